@@ -1,0 +1,4 @@
+//! Decisions of the agent, without sockets, clocks, processes or async. `now` is passed in.
+
+pub mod network_plan;
+pub mod segmentation;

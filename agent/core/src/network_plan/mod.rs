@@ -1,0 +1,47 @@
+//! The network plan: everything the kernel is to be told for one generation, with no choices left to whoever
+//! executes it. It is made from a valid site plan, a board and the allocation of the generation before; it is immutable
+//! and has a parent.
+//!
+//! ```text
+//!  ValidSitePlan + port→interface + Allocation(parent) + path choice ──compile──▶ NetworkPlan(n, parent n-1)
+//!  Observed ──diff(plan)──▶ ChangeSet (ordered) ──Dataplane::apply──▶ kernel ──observe──▶ verify
+//! ```
+
+mod allocation;
+mod change;
+mod link;
+mod mark;
+mod ruleset;
+
+pub use allocation::{Allocation, AllocationError, ProbeHost};
+pub use change::{
+    AffinityEntry, ApplyError, ChainState, Change, ChangeSet, Dataplane, Flow, FlowKill, Observed, TableState,
+};
+pub use link::{Address, IpRule, Link, LinkKind, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
+pub use mark::{Mark, PathIndex, ZONES_TABLE, ZoneGroupIndex};
+pub use ruleset::{
+    Chain, ChainKind, Element, Family, Hook, Key, KeyPart, KeyType, Map, Name, Rule, Ruleset, Set, Value,
+    ValueType, Verdict,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Number of a network plan; a child's is greater than its parent's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+/// What the kernel is to be told. Equal plans mean equal networks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkPlan {
+    pub generation: Generation,
+    pub parent: Option<Generation>,
+    pub allocation: Allocation,
+    /// Bridges, veth pairs and their members, in the order in which they can be made.
+    pub links: Vec<Link>,
+    pub addresses: Vec<Address>,
+    pub routes: Vec<Route>,
+    pub rules: Vec<IpRule>,
+    pub sysctls: Vec<Sysctl>,
+    pub ruleset: Ruleset,
+}

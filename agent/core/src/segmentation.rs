@@ -1,0 +1,1 @@
+//! Zones × services → typed ruleset.

@@ -1,0 +1,686 @@
+//! The plan's types, field by field as in the TOML file. Validity across fields is checked elsewhere.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+macro_rules! identifiers {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        /// 1 to 32 characters: lower-case letters, digits, `-`, `_`; begins with a letter.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(try_from = "String", into = "String")]
+        #[schemars(with = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
+                identifier(text.into()).map(Self)
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidIdentifier;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a valid identifier: 1 to 32 of a-z, 0-9, `-`, `_`, beginning with a letter")]
+pub struct InvalidIdentifier(pub String);
+
+fn identifier(text: String) -> Result<String, InvalidIdentifier> {
+    let good = (1..=32).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+    if good { Ok(text) } else { Err(InvalidIdentifier(text)) }
+}
+
+identifiers! {
+    /// A school site, unique within its municipality.
+    SiteId
+    /// A physical access.
+    LineId
+    /// A way to the world over a line.
+    PathId
+    /// A segment of the school's network.
+    ZoneId
+    /// A destination that the plan names.
+    ServiceId
+    /// Services that one log-in spans and that move together. `internet` is reserved: what an open zone reaches
+    /// besides named services.
+    GroupId
+}
+
+/// The group that stands for everything an open zone reaches besides the services that the plan names.
+pub const INTERNET_GROUP: &str = "internet";
+
+/// A duration written as `200ms`, `5s`, `15min`, `2h`, `7d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlanDuration(pub Duration);
+
+/// A whole site plan, as written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SitePlan {
+    /// Format of this file: 1.
+    pub version: u32,
+    /// Which school, on which board.
+    pub site: Site,
+    /// Address space for the stable inside addresses that the resolver hands out. Must overlap nothing else.
+    pub inside: Inside,
+    /// Physical accesses.
+    pub lines: BTreeMap<LineId, Line>,
+    /// Ways to the world over the lines.
+    pub paths: BTreeMap<PathId, Path>,
+    /// Segments of the school's network.
+    pub zones: BTreeMap<ZoneId, Zone>,
+    /// Destinations the plan names.
+    #[serde(default)]
+    pub services: BTreeMap<ServiceId, Service>,
+    /// Who may reach what, why, until when.
+    #[serde(default)]
+    pub permits: Vec<Permit>,
+    /// Prefixes that stay behind the closed line (file servers, groupware in the town hall).
+    #[serde(default)]
+    pub hub: Option<Hub>,
+    /// Name resolution beside the paths' own resolvers.
+    #[serde(default)]
+    pub dns: Dns,
+    /// A service of the municipality that answers with the source address it saw; used for liveness and to learn
+    /// egress addresses.
+    pub echo: Echo,
+    /// Paths in order, times, thresholds, windows, freezes.
+    pub migration: Migration,
+    /// The gateway's own traffic (names it resolves for itself, time): which path.
+    pub gateway: Gateway,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    pub id: SiteId,
+    /// As people call it, e.g. `日の出小学校`.
+    pub name: String,
+    /// Id of a board descriptor; ports below are this board's.
+    pub board: String,
+    /// IANA time zone of windows and freezes, e.g. `Asia/Tokyo`.
+    pub timezone: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inside {
+    #[schemars(with = "String")]
+    pub ipv4: Ipv4Net,
+    #[schemars(with = "String")]
+    pub ipv6: Ipv6Net,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// The port as printed on the case.
+    pub port: String,
+    /// IPv4 address with prefix length, on this port.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub ipv4: Option<Ipv4Net>,
+    #[serde(default)]
+    pub gateway4: Option<Ipv4Addr>,
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub ipv6: Option<Ipv6Net>,
+    #[serde(default)]
+    pub gateway6: Option<Ipv6Addr>,
+    /// Bytes. Default 1500.
+    #[serde(default = "default_mtu")]
+    pub mtu: u16,
+}
+
+fn default_mtu() -> u16 {
+    1500
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Path {
+    pub line: LineId,
+    pub kind: PathKind,
+    /// What IPv6 is on this path. Saying nothing is an error.
+    pub ipv6: PathIpv6,
+    /// Whether IPv4 sources are translated to the line's address (`masquerade`) or kept (`routed`, where the far
+    /// end knows the school's addresses).
+    #[serde(default)]
+    pub nat4: Nat4,
+    /// DNS servers to ask over this path.
+    pub resolvers: Vec<IpAddr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PathKind {
+    /// Next hop on the line: an IP-VPN's edge router, an internet provider's router.
+    Plain,
+    /// WireGuard tunnel over the line.
+    Wireguard,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PathIpv6 {
+    /// Sources are routed as they are.
+    Native,
+    /// Sources are translated to the line's address.
+    Nat66,
+    /// Prefix translation (RFC 6296).
+    Nptv6,
+    /// There is none: AAAA is withheld and IPv6 packets are refused at once.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Nat4 {
+    #[default]
+    Masquerade,
+    Routed,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    pub role: ZoneRole,
+    /// Ports as printed on the case.
+    pub ports: Vec<String>,
+    /// The gateway's address in the zone, with the zone's prefix length.
+    #[schemars(with = "String")]
+    pub ipv4: Ipv4Net,
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub ipv6: Option<Ipv6Net>,
+    /// What the zone may reach outside the school besides its permits.
+    pub internet: Internet,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ZoneRole {
+    Affairs,
+    Learning,
+    Staff,
+    Printers,
+    Guest,
+    Shelter,
+    Management,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Internet {
+    /// Nothing but its permits (allow-list).
+    Listed,
+    /// Anything; named services still get their stable address.
+    Open,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    pub group: GroupId,
+    /// Fully qualified host names, without a dot at the end.
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// Destinations reached by literal address.
+    #[serde(default)]
+    #[schemars(with = "Vec<String>")]
+    pub prefixes: Vec<IpNet>,
+    /// `tcp/443`, `udp/3478-3481`.
+    pub ports: Vec<PortSpec>,
+    /// Source addresses that the service accepts. Empty: it accepts any.
+    #[serde(default)]
+    pub registered_egress: Vec<IpAddr>,
+    /// How to see that the service works.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
+    /// How long a client must be quiet before its log-in may be thought over. Default 15 min. A group uses its
+    /// services' longest.
+    #[serde(default = "default_session_idle")]
+    pub session_idle: PlanDuration,
+}
+
+fn default_session_idle() -> PlanDuration {
+    PlanDuration(Duration::from_secs(15 * 60))
+}
+
+/// A transport protocol with a port or a range of ports, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortSpec {
+    pub protocol: Protocol,
+    pub first: u16,
+    pub last: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// `GET https://NAME[:port]PATH` must answer with `status` and a body that contains `body`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// One of the service's names.
+    pub name: String,
+    /// Default 443.
+    #[serde(default = "default_https")]
+    pub port: u16,
+    pub path: String,
+    /// Default 200.
+    #[serde(default = "default_status")]
+    pub status: u16,
+    /// Text that the body must contain.
+    pub body: String,
+    /// PEM file with the authorities to trust for this service. Absent: the system's.
+    #[serde(default)]
+    pub ca_file: Option<String>,
+}
+
+fn default_https() -> u16 {
+    443
+}
+
+fn default_status() -> u16 {
+    200
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Permit {
+    pub from: ZoneId,
+    pub to: PermitTarget,
+    /// For `zone:` targets; services name their own ports. Empty: every port and protocol.
+    #[serde(default)]
+    pub ports: Vec<PortSpec>,
+    /// Who answers for this permit.
+    pub who: String,
+    pub why: String,
+    /// Last day (`2029-03-31`), in the site's time zone; from the day after it is closed.
+    pub until: String,
+}
+
+/// `service:ID` or `zone:ID`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PermitTarget {
+    Service(ServiceId),
+    Zone(ZoneId),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Hub {
+    pub path: PathId,
+    #[schemars(with = "Vec<String>")]
+    pub prefixes: Vec<IpNet>,
+    /// Zones that may reach them.
+    pub zones: Vec<ZoneId>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// Domains (an Active Directory, say) whose queries and answers pass untouched.
+    #[serde(default)]
+    pub forward: Vec<ForwardZone>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ForwardZone {
+    pub domain: String,
+    pub servers: Vec<IpAddr>,
+    /// Absent: the servers are inside the school.
+    #[serde(default)]
+    pub path: Option<PathId>,
+    pub zones: Vec<ZoneId>,
+}
+
+/// UDP echo: see `seimon_ipc::echo` for the packet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Echo {
+    pub ipv4: Ipv4Addr,
+    #[serde(default)]
+    pub ipv6: Option<Ipv6Addr>,
+    pub port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// Paths for the gateway's own traffic, best first.
+    pub paths: Vec<PathId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Migration {
+    /// One entry for each zone and group that leaves the school.
+    pub routes: Vec<MigrationRoute>,
+    #[serde(default)]
+    pub times: Times,
+    #[serde(default)]
+    pub thresholds: Thresholds,
+    /// When a move may begin. Empty: never.
+    #[serde(default)]
+    pub windows: Vec<Window>,
+    /// When no move may begin, whatever the windows say.
+    #[serde(default)]
+    pub freezes: Vec<Freeze>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MigrationRoute {
+    pub zone: ZoneId,
+    pub group: GroupId,
+    /// Paths this traffic may ever use. It starts on the first and is meant for the last.
+    pub paths: Vec<PathId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Times {
+    /// Probing of the candidate before a cut-over.
+    pub qualify: PlanDuration,
+    /// Watching after it.
+    pub soak: PlanDuration,
+    /// How long clients with a log-in may stay on the old path.
+    pub drain: PlanDuration,
+    /// After a roll-back, before the next try; doubles each time, at most 64-fold.
+    pub hold_down: PlanDuration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let secs = |s| PlanDuration(Duration::from_secs(s));
+        Self { qualify: secs(300), soak: secs(3600), drain: secs(8 * 3600), hold_down: secs(600) }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Thresholds {
+    /// Between liveness packets on a path.
+    pub liveness_interval: PlanDuration,
+    /// A liveness packet without an answer for this long is lost.
+    pub liveness_timeout: PlanDuration,
+    /// Path down: `down_lost` of the last `down_of` liveness packets lost.
+    pub down_lost: u32,
+    pub down_of: u32,
+    /// Path up again: this many answers in a row.
+    pub up_count: u32,
+    /// Between service checks over a path, in steady state (jittered by a quarter).
+    pub check_interval: PlanDuration,
+    /// Between service checks while qualifying and soaking.
+    pub check_interval_moving: PlanDuration,
+    /// A service check must be over in this time.
+    pub check_timeout: PlanDuration,
+    /// Service ill over a path: this many failed checks in a row.
+    pub ill_count: u32,
+    /// Checks that must succeed, all in a row, before a cut-over.
+    pub qualify_checks: u32,
+    /// The candidate's median time of a check may be at most this many times the current path's.
+    pub latency_ratio: f64,
+    /// ...or this much longer, whichever is more.
+    pub latency_slack: PlanDuration,
+    /// Liveness loss that the candidate may have, above the current path's (0 to 1).
+    pub loss_slack: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        let millis = |ms| PlanDuration(Duration::from_millis(ms));
+        Self {
+            liveness_interval: millis(200),
+            liveness_timeout: millis(600),
+            down_lost: 5,
+            down_of: 6,
+            up_count: 10,
+            check_interval: millis(45_000),
+            check_interval_moving: millis(2_000),
+            check_timeout: millis(5_000),
+            ill_count: 3,
+            qualify_checks: 5,
+            latency_ratio: 2.0,
+            latency_slack: millis(100),
+            loss_slack: 0.02,
+        }
+    }
+}
+
+/// Weekly (`days`, `from`, `to`) or once (`start`, `end`), in the site's time zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Window {
+    Weekly {
+        days: Vec<Weekday>,
+        /// `18:00`; a `to` that is not later lies on the day after.
+        from: String,
+        to: String,
+    },
+    Once {
+        /// `2026-08-01T18:00`.
+        start: String,
+        end: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Weekday {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Freeze {
+    /// First and last day, both included (`2027-02-01`).
+    pub first: String,
+    pub last: String,
+    pub reason: String,
+}
+
+mod text {
+    //! Values written as strings.
+    use super::{PermitTarget, PlanDuration, PortSpec, Protocol, ServiceId, ZoneId};
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+    use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
+
+    #[derive(Debug, thiserror::Error)]
+    pub enum InvalidText {
+        #[error("`{0}` is not a duration: write a whole number and one of ms, s, min, h, d")]
+        Duration(String),
+        #[error("`{0}` is not a port: write tcp/443, udp/53 or udp/3478-3481")]
+        Port(String),
+        #[error("`{0}` is not a permit's target: write service:ID or zone:ID")]
+        Target(String),
+    }
+
+    impl FromStr for PlanDuration {
+        type Err = InvalidText;
+
+        fn from_str(text: &str) -> Result<Self, InvalidText> {
+            let bad = || InvalidText::Duration(text.to_owned());
+            let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+            let number: u64 = text[..digits].parse().map_err(|_| bad())?;
+            let factor = match &text[digits..] {
+                "ms" => 1,
+                "s" => 1_000,
+                "min" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                _ => return Err(bad()),
+            };
+            number.checked_mul(factor).map(|ms| Self(Duration::from_millis(ms))).ok_or_else(bad)
+        }
+    }
+
+    impl fmt::Display for PlanDuration {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let ms = self.0.as_millis();
+            for (factor, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")] {
+                if ms >= factor && ms % factor == 0 {
+                    return write!(f, "{}{unit}", ms / factor);
+                }
+            }
+            write!(f, "{ms}ms")
+        }
+    }
+
+    impl FromStr for PortSpec {
+        type Err = InvalidText;
+
+        fn from_str(text: &str) -> Result<Self, InvalidText> {
+            let bad = || InvalidText::Port(text.to_owned());
+            let (protocol, ports) = text.split_once('/').ok_or_else(bad)?;
+            let protocol = match protocol {
+                "tcp" => Protocol::Tcp,
+                "udp" => Protocol::Udp,
+                _ => return Err(bad()),
+            };
+            let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+            let port = |p: &str| p.parse::<u16>().ok().filter(|&p| p > 0).ok_or_else(bad);
+            let (first, last) = (port(first)?, port(last)?);
+            if first > last { Err(bad()) } else { Ok(Self { protocol, first, last }) }
+        }
+    }
+
+    impl fmt::Display for PortSpec {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let protocol = match self.protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+            };
+            if self.first == self.last {
+                write!(f, "{protocol}/{}", self.first)
+            } else {
+                write!(f, "{protocol}/{}-{}", self.first, self.last)
+            }
+        }
+    }
+
+    impl FromStr for PermitTarget {
+        type Err = InvalidText;
+
+        fn from_str(text: &str) -> Result<Self, InvalidText> {
+            let bad = || InvalidText::Target(text.to_owned());
+            match text.split_once(':') {
+                Some(("service", id)) => ServiceId::new(id).map(Self::Service).map_err(|_| bad()),
+                Some(("zone", id)) => ZoneId::new(id).map(Self::Zone).map_err(|_| bad()),
+                _ => Err(bad()),
+            }
+        }
+    }
+
+    impl fmt::Display for PermitTarget {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match self {
+                Self::Service(id) => write!(f, "service:{id}"),
+                Self::Zone(id) => write!(f, "zone:{id}"),
+            }
+        }
+    }
+
+    macro_rules! as_string {
+        ($($name:ident $pattern:literal)*) => {$(
+            impl Serialize for $name {
+                fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    serializer.collect_str(self)
+                }
+            }
+
+            impl<'de> Deserialize<'de> for $name {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+                }
+            }
+
+            impl JsonSchema for $name {
+                fn schema_name() -> Cow<'static, str> {
+                    stringify!($name).into()
+                }
+
+                fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                    json_schema!({ "type": "string", "pattern": $pattern })
+                }
+            }
+        )*};
+    }
+
+    as_string! {
+        PlanDuration r"^[0-9]+(ms|s|min|h|d)$"
+        PortSpec r"^(tcp|udp)/[0-9]+(-[0-9]+)?$"
+        PermitTarget r"^(service|zone):[a-z][a-z0-9_-]{0,31}$"
+    }
+}
+
+pub use text::InvalidText;
+
+/// A plan that has passed every rule. There is no other way to make one than to validate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidSitePlan(pub(crate) SitePlan);
+
+impl std::ops::Deref for ValidSitePlan {
+    type Target = SitePlan;
+
+    fn deref(&self) -> &SitePlan {
+        &self.0
+    }
+}
