@@ -1,1 +1,16 @@
+//! What the agent's processes say to each other, and what people's tools say to the agent.
+//!
+//! | between | carrier | module |
+//! |---|---|---|
+//! | agent ↔ `seimon-resolver` | Unix socket pair, inherited | [`resolver`] |
+//! | agent ↔ `seimon-probe` | Unix socket pair, inherited | [`probe`] |
+//! | agent ↔ `seimonctl`, scripts | Unix socket `control.sock` | [`control`] |
+//! | probe ↔ the municipality's echo service | UDP | [`echo`] |
+//!
+//! All but [`echo`] are JSON objects, one a line ([`frame`]); the first line of either side says the version.
 
+pub mod control;
+pub mod echo;
+pub mod frame;
+pub mod probe;
+pub mod resolver;
