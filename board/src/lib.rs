@@ -4,6 +4,8 @@
 //! same thing by an instant, a MAC address or an interface name. Descriptors ([`Board`]) say which words are printed
 //! on the case and which kernel interface each stands for; they know nothing of sites, policy or I/O.
 
+mod descriptor;
 pub mod vocabulary;
 
+pub use descriptor::{Board, InvalidBoard, Port, PortRole};
 pub use vocabulary::{Instant, InterfaceName, InvalidInterfaceName, InvalidMacAddress, MacAddress};
