@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -15,7 +15,7 @@ macro_rules! identifiers {
         /// 1 to 32 characters: lower-case letters, digits, `-`, `_`; begins with a letter.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schemars(with = "String")]
+        #[schemars(with = "String", extend("format" = "identifier", "pattern" = "^[a-z][a-z0-9_-]{0,31}$"))]
         pub struct $name(String);
 
         impl $name {
@@ -133,27 +133,34 @@ pub struct SitePlan {
     pub gateway: Gateway,
 }
 
+/// Which school this is and what stands there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Site {
+    /// Unique within the municipality; appears in metrics and records.
     pub id: SiteId,
     /// As people call it, e.g. `日の出小学校`.
     pub name: String,
     /// Id of a board descriptor; ports below are this board's.
     pub board: String,
     /// IANA time zone of windows and freezes, e.g. `Asia/Tokyo`.
+    #[schemars(extend("format" = "time-zone"))]
     pub timezone: String,
 }
 
+/// Prefixes of the stable inside addresses. They exist only between the school's machines and the gateway.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Inside {
-    #[schemars(with = "String")]
+    /// At least a /24; a part of 100.64.0.0/10 is a good choice.
+    #[schemars(with = "String", extend("format" = "ipv4-prefix"))]
     pub ipv4: Ipv4Net,
-    #[schemars(with = "String")]
+    /// At least a /112; a /64 of the school's own unique local prefix (`fd…`) is a good choice.
+    #[schemars(with = "String", extend("format" = "ipv6-prefix"))]
     pub ipv6: Ipv6Net,
 }
 
+/// A physical access: one port with fixed addresses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Line {
@@ -161,13 +168,16 @@ pub struct Line {
     pub port: String,
     /// IPv4 address with prefix length, on this port.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("format" = "ipv4-prefix"))]
     pub ipv4: Option<Ipv4Net>,
+    /// Next router, in the prefix of `ipv4`.
     #[serde(default)]
     pub gateway4: Option<Ipv4Addr>,
+    /// IPv6 address with prefix length, on this port.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("format" = "ipv6-prefix"))]
     pub ipv6: Option<Ipv6Net>,
+    /// Next router, in the prefix of `ipv6` or link-local (`fe80::…`).
     #[serde(default)]
     pub gateway6: Option<Ipv6Addr>,
     /// Bytes. Default 1500.
@@ -179,11 +189,16 @@ fn default_mtu() -> u16 {
     1500
 }
 
+/// A way to the world over a line. Paths on one line share its fate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Path {
+    /// The line that it runs over.
     pub line: LineId,
     pub kind: PathKind,
+    /// Only and always with `kind = "wireguard"`.
+    #[serde(default)]
+    pub wireguard: Option<Wireguard>,
     /// What IPv6 is on this path. Saying nothing is an error.
     pub ipv6: PathIpv6,
     /// Whether IPv4 sources are translated to the line's address (`masquerade`) or kept (`routed`, where the far
@@ -194,6 +209,53 @@ pub struct Path {
     pub resolvers: Vec<IpAddr>,
 }
 
+/// The school's end of a WireGuard tunnel and its peer, the municipality's hub.
+///
+/// This version reads and checks it and does not bring the tunnel up yet: see
+/// [`ValidSitePlan::paths_not_carried_yet`](crate::ValidSitePlan::paths_not_carried_yet).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Wireguard {
+    /// The hub's outer address and UDP port: `198.51.100.20:51820` or `[2001:db8::20]:51820`.
+    #[schemars(with = "String", extend("format" = "endpoint"))]
+    pub endpoint: SocketAddr,
+    /// The hub's public key: 32 bytes in base64 (44 characters, ending in `=`).
+    #[schemars(extend("format" = "wireguard-key"))]
+    pub public_key: String,
+    /// File on the gateway with the school's private key. The key itself is never part of a plan.
+    pub private_key_file: String,
+    /// UDP port on which the school's end listens. Default 51820.
+    #[serde(default = "default_wireguard_port")]
+    #[schemars(range(min = 1))]
+    pub listen_port: u16,
+    /// The school's address in the tunnel, with prefix length.
+    #[schemars(with = "String", extend("format" = "ipv4-prefix"))]
+    pub ipv4: Ipv4Net,
+    /// Needed where the path's `ipv6` is `native` or `nat66`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>", extend("format" = "ipv6-prefix"))]
+    pub ipv6: Option<Ipv6Net>,
+    /// Between keep-alive packets, so that routers in between keep the way open. Default 25 s.
+    #[serde(default = "default_keepalive")]
+    pub keepalive: PlanDuration,
+    /// Bytes inside the tunnel; at most the line's less 80. Default 1420.
+    #[serde(default = "default_wireguard_mtu")]
+    pub mtu: u16,
+}
+
+fn default_wireguard_port() -> u16 {
+    51820
+}
+
+fn default_keepalive() -> PlanDuration {
+    PlanDuration(Duration::from_secs(25))
+}
+
+fn default_wireguard_mtu() -> u16 {
+    1420
+}
+
+/// How packets of a path leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PathKind {
@@ -203,6 +265,7 @@ pub enum PathKind {
     Wireguard,
 }
 
+/// What IPv6 a path has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PathIpv6 {
@@ -216,30 +279,36 @@ pub enum PathIpv6 {
     None,
 }
 
+/// What becomes of IPv4 sources on a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Nat4 {
+    /// Translated to the line's address.
     #[default]
     Masquerade,
+    /// Kept: the far end routes the school's prefixes back.
     Routed,
 }
 
+/// A segment of the school's network. Zones reach each other only by permits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Zone {
     pub role: ZoneRole,
-    /// Ports as printed on the case.
+    /// Ports as printed on the case; joined to one bridge.
     pub ports: Vec<String>,
     /// The gateway's address in the zone, with the zone's prefix length.
-    #[schemars(with = "String")]
+    #[schemars(with = "String", extend("format" = "ipv4-prefix"))]
     pub ipv4: Ipv4Net,
+    /// The same for IPv6, a /64. Absent: the zone has none.
     #[serde(default)]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<String>", extend("format" = "ipv6-prefix"))]
     pub ipv6: Option<Ipv6Net>,
     /// What the zone may reach outside the school besides its permits.
     pub internet: Internet,
 }
 
+/// Who uses a zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ZoneRole {
@@ -252,6 +321,7 @@ pub enum ZoneRole {
     Management,
 }
 
+/// What a zone may reach outside the school besides its permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Internet {
@@ -261,16 +331,19 @@ pub enum Internet {
     Open,
 }
 
+/// A destination that the plan names, by host names, prefixes or both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
+    /// Services that one log-in spans carry the same word and move together.
     pub group: GroupId,
     /// Fully qualified host names, without a dot at the end.
     #[serde(default)]
+    #[schemars(with = "Vec<HostName>")]
     pub names: Vec<String>,
     /// Destinations reached by literal address.
     #[serde(default)]
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<Prefix>")]
     pub prefixes: Vec<IpNet>,
     /// `tcp/443`, `udp/3478-3481`.
     pub ports: Vec<PortSpec>,
@@ -310,17 +383,21 @@ pub enum Protocol {
 #[serde(deny_unknown_fields)]
 pub struct HealthCheck {
     /// One of the service's names.
+    #[schemars(extend("format" = "hostname"))]
     pub name: String,
     /// Default 443.
     #[serde(default = "default_https")]
+    #[schemars(range(min = 1))]
     pub port: u16,
+    /// Begins with `/`.
     pub path: String,
     /// Default 200.
     #[serde(default = "default_status")]
+    #[schemars(range(min = 100, max = 599))]
     pub status: u16,
     /// Text that the body must contain.
     pub body: String,
-    /// PEM file with the authorities to trust for this service. Absent: the system's.
+    /// PEM file with the authorities to trust for this service; relative to the plan file. Absent: the system's.
     #[serde(default)]
     pub ca_file: Option<String>,
 }
@@ -333,18 +410,22 @@ fn default_status() -> u16 {
     200
 }
 
+/// A zone may reach a service or another zone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Permit {
     pub from: ZoneId,
+    /// `service:ID` or `zone:ID`.
     pub to: PermitTarget,
     /// For `zone:` targets; services name their own ports. Empty: every port and protocol.
     #[serde(default)]
     pub ports: Vec<PortSpec>,
     /// Who answers for this permit.
     pub who: String,
+    /// What it is needed for, in words that the next administrator understands.
     pub why: String,
     /// Last day (`2029-03-31`), in the site's time zone; from the day after it is closed.
+    #[schemars(extend("format" = "date"))]
     pub until: String,
 }
 
@@ -355,16 +436,20 @@ pub enum PermitTarget {
     Zone(ZoneId),
 }
 
+/// What stays behind the closed line for good.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hub {
+    /// The only path to the hub's prefixes.
     pub path: PathId,
-    #[schemars(with = "Vec<String>")]
+    /// Destinations in the town hall.
+    #[schemars(with = "Vec<Prefix>")]
     pub prefixes: Vec<IpNet>,
     /// Zones that may reach them.
     pub zones: Vec<ZoneId>,
 }
 
+/// Name resolution beside the paths' own resolvers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dns {
@@ -373,14 +458,19 @@ pub struct Dns {
     pub forward: Vec<ForwardZone>,
 }
 
+/// A domain that its own servers answer for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForwardZone {
+    /// The domain and everything under it.
+    #[schemars(extend("format" = "hostname"))]
     pub domain: String,
+    /// Its servers, asked in order.
     pub servers: Vec<IpAddr>,
     /// Absent: the servers are inside the school.
     #[serde(default)]
     pub path: Option<PathId>,
+    /// Zones that may ask for it.
     pub zones: Vec<ZoneId>,
 }
 
@@ -391,9 +481,12 @@ pub struct Echo {
     pub ipv4: Ipv4Addr,
     #[serde(default)]
     pub ipv6: Option<Ipv6Addr>,
+    /// UDP port.
+    #[schemars(range(min = 1))]
     pub port: u16,
 }
 
+/// The gateway's own traffic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
@@ -401,6 +494,7 @@ pub struct Gateway {
     pub paths: Vec<PathId>,
 }
 
+/// How services move from path to path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Migration {
@@ -418,15 +512,18 @@ pub struct Migration {
     pub freezes: Vec<Freeze>,
 }
 
+/// The paths that one zone's traffic to one group may use.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MigrationRoute {
     pub zone: ZoneId,
+    /// A group of services, or `internet`.
     pub group: GroupId,
     /// Paths this traffic may ever use. It starts on the first and is meant for the last.
     pub paths: Vec<PathId>,
 }
 
+/// How long the phases of a move last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Times {
@@ -447,6 +544,7 @@ impl Default for Times {
     }
 }
 
+/// When a path counts as down and a service as ill.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Thresholds {
@@ -456,6 +554,7 @@ pub struct Thresholds {
     pub liveness_timeout: PlanDuration,
     /// Path down: `down_lost` of the last `down_of` liveness packets lost.
     pub down_lost: u32,
+    /// At least `down_lost`, at most 1000.
     pub down_of: u32,
     /// Path up again: this many answers in a row.
     pub up_count: u32,
@@ -502,19 +601,29 @@ impl Default for Thresholds {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, deny_unknown_fields)]
 pub enum Window {
+    /// Every week on these days.
     Weekly {
+        /// Days on which it begins.
         days: Vec<Weekday>,
-        /// `18:00`; a `to` that is not later lies on the day after.
+        /// `18:00`.
+        #[schemars(extend("format" = "time-of-day"))]
         from: String,
+        /// `06:00`; a `to` that is not later than `from` lies on the day after.
+        #[schemars(extend("format" = "time-of-day"))]
         to: String,
     },
+    /// One time only.
     Once {
         /// `2026-08-01T18:00`.
+        #[schemars(extend("format" = "local-date-time"))]
         start: String,
+        /// Later than `start`.
+        #[schemars(extend("format" = "local-date-time"))]
         end: String,
     },
 }
 
+/// Day of the week.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Weekday {
@@ -527,12 +636,17 @@ pub enum Weekday {
     Sun,
 }
 
+/// Days on which no move may begin, whatever the windows say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Freeze {
-    /// First and last day, both included (`2027-02-01`).
+    /// First day (`2027-02-01`), in the site's time zone.
+    #[schemars(extend("format" = "date"))]
     pub first: String,
+    /// Last day, included.
+    #[schemars(extend("format" = "date"))]
     pub last: String,
+    /// For people, e.g. `term-end marks`.
     pub reason: String,
 }
 
@@ -639,7 +753,7 @@ mod text {
     }
 
     macro_rules! as_string {
-        ($($name:ident $pattern:literal)*) => {$(
+        ($($name:ident $format:literal $pattern:literal $description:literal)*) => {$(
             impl Serialize for $name {
                 fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                     serializer.collect_str(self)
@@ -658,29 +772,30 @@ mod text {
                 }
 
                 fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                    json_schema!({ "type": "string", "pattern": $pattern })
+                    json_schema!({
+                        "type": "string", "format": $format, "pattern": $pattern, "description": $description
+                    })
                 }
             }
         )*};
     }
 
     as_string! {
-        PlanDuration r"^[0-9]+(ms|s|min|h|d)$"
-        PortSpec r"^(tcp|udp)/[0-9]+(-[0-9]+)?$"
-        PermitTarget r"^(service|zone):[a-z][a-z0-9_-]{0,31}$"
+        PlanDuration "plan-duration" r"^[0-9]+(ms|s|min|h|d)$" "A whole number and a unit: `200ms`, `5s`, `15min`, `2h`, `7d`."
+        PortSpec "port" r"^(tcp|udp)/[0-9]+(-[0-9]+)?$" "A transport protocol with a port or range: `tcp/443`, `udp/3478-3481`."
+        PermitTarget "permit-target" r"^(service|zone):[a-z][a-z0-9_-]{0,31}$" "`service:ID` or `zone:ID`."
     }
 }
+
+/// Stand-ins that only describe strings in the schema.
+#[derive(JsonSchema)]
+#[schemars(inline, extend("format" = "prefix"))]
+#[expect(dead_code, reason = "only its schema is used")]
+struct Prefix(String);
+
+#[derive(JsonSchema)]
+#[schemars(inline, extend("format" = "hostname"))]
+#[expect(dead_code, reason = "only its schema is used")]
+struct HostName(String);
 
 pub use text::InvalidText;
-
-/// A plan that has passed every rule. There is no other way to make one than to validate.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ValidSitePlan(pub(crate) SitePlan);
-
-impl std::ops::Deref for ValidSitePlan {
-    type Target = SitePlan;
-
-    fn deref(&self) -> &SitePlan {
-        &self.0
-    }
-}
