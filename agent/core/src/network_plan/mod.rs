@@ -9,6 +9,7 @@
 
 mod allocation;
 mod change;
+mod fingerprint;
 mod link;
 mod mark;
 mod ruleset;
@@ -17,6 +18,7 @@ pub use allocation::{Allocation, AllocationError, ProbeHost};
 pub use change::{
     AffinityEntry, ApplyError, ChainState, Change, ChangeSet, Dataplane, Flow, FlowKill, Observed, TableState,
 };
+pub use fingerprint::key_type_text;
 pub use link::{Address, IpRule, Link, LinkKind, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
 pub use mark::{Mark, PathIndex, ZONES_TABLE, ZoneGroupIndex};
 pub use ruleset::{
