@@ -1,0 +1,78 @@
+//! The two clocks, read in one place and passed to everything else as values.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+use seimon_board::Instant;
+
+/// systemd-timesyncd makes this file when the clock has been synchronised since boot.
+pub(crate) const TIMESYNC_FILE: &str = "/run/systemd/timesync/synchronized";
+
+/// Reads `CLOCK_BOOTTIME`, the wall clock, and whether the wall clock deserves trust.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    trust_file: PathBuf,
+    /// The latest wall time that was ever written down: the clock cannot be earlier than that.
+    floor: Timestamp,
+}
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    pub(crate) mono: Instant,
+    pub(crate) wall: Timestamp,
+    pub(crate) trusted: bool,
+}
+
+impl Clock {
+    pub(crate) fn new(trust_file: Option<&Path>, floor: Option<Timestamp>) -> Self {
+        Self {
+            trust_file: trust_file.unwrap_or(Path::new(TIMESYNC_FILE)).to_owned(),
+            floor: floor.unwrap_or(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    pub(crate) fn raise_floor(&mut self, to: Timestamp) {
+        self.floor = self.floor.max(to);
+    }
+
+    pub(crate) fn now(&self) -> Reading {
+        let wall = Timestamp::now();
+        Reading { mono: monotonic(), wall, trusted: wall >= self.floor && self.trust_file.exists() }
+    }
+}
+
+/// Time since boot, time asleep included.
+pub(crate) fn monotonic() -> Instant {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Instant::from_micros(seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000)
+}
+
+/// Changes at each boot; instants of [`monotonic`] compare only while it stays the same.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+/// Identity of this machine, for the journal: one that was copied from another box is refused.
+pub(crate) fn machine_id() -> String {
+    std::fs::read_to_string("/etc/machine-id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_behind_the_floor_is_not_trusted_even_if_synchronised() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("synchronized");
+        let mut clock = Clock::new(Some(&file), None);
+        assert!(!clock.now().trusted);
+        std::fs::write(&file, "").unwrap();
+        assert!(clock.now().trusted);
+        clock.raise_floor(Timestamp::now() + jiff::SignedDuration::from_hours(1));
+        assert!(!clock.now().trusted);
+    }
+}
