@@ -1,0 +1,3 @@
+//! Clients and what they measure.
+
+pub mod spec;

@@ -1,0 +1,144 @@
+//! What can happen in a town: the table that `[[event]] do = …` is checked against and that the vocabulary prints.
+
+use crate::load::spec::Key;
+
+/// One kind of event.
+#[derive(Clone, Copy, Debug)]
+pub struct EventInfo {
+    pub name: &'static str,
+    /// Allowed values of `target`; empty: the event takes none.
+    pub targets: &'static [&'static str],
+    /// Keys besides `at`, `after`, `plus`, `do`, `target`, `for`.
+    pub keys: &'static [Key],
+    /// Whether `for` may be given: the world undoes it afterwards.
+    pub undone: bool,
+    pub meaning: &'static str,
+}
+
+const fn key(key: &'static str, ty: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { key, ty, default, meaning }
+}
+
+const LINES: &[&str] = &["carrier", "internet"];
+const SITES: &[&str] = &["affairs", "idp", "learning"];
+const DNS: &[&str] = &["closed", "direct"];
+
+/// Every event that [`super::World::perform`] knows.
+pub const EVENTS: &[EventInfo] = &[
+    EventInfo {
+        name: "line.cut",
+        targets: LINES,
+        keys: &[],
+        undone: true,
+        meaning: "the cable is pulled: no carrier at the gateway's port",
+    },
+    EventInfo {
+        name: "line.blackhole",
+        targets: LINES,
+        keys: &[key("direction", "both | up | down", "both", "up = from the gateway")],
+        undone: true,
+        meaning: "packets vanish, the carrier stays",
+    },
+    EventInfo {
+        name: "line.set",
+        targets: LINES,
+        keys: &[
+            key("mtu", "bytes", "as it was", "largest IP packet"),
+            key("pmtu", "icmp | silent", "as it was", "what happens to larger ones"),
+            key("delay_ms", "ms", "as it was", "one-way delay"),
+            key("jitter_ms", "ms", "as it was", "extra delay, order kept"),
+            key("loss", "share", "as it was", "independent loss"),
+            key("burst_loss", "share", "as it was", "loss in bursts"),
+            key("reorder", "share", "as it was", "share that waits 5 ms longer"),
+            key("duplicate", "share", "as it was", "share that arrives twice"),
+            key("rate", "bits/s", "as it was", "0 = unlimited"),
+        ],
+        undone: true,
+        meaning: "the line's quality changes",
+    },
+    EventInfo {
+        name: "service.ill",
+        targets: SITES,
+        keys: &[
+            key("how", "500 | wrong-body | no-answer | stall | bad-certificate", "500", "its illness"),
+            key("egress", "any | closed | direct", "any", "ill only for clients who come from there"),
+        ],
+        undone: true,
+        meaning: "a service answers badly; stall = answers above 64 kB stop half way",
+    },
+    EventInfo {
+        name: "service.register",
+        targets: &["affairs"],
+        keys: &[key("egress", "both | closed | direct | none", "both", "whose addresses it admits")],
+        undone: true,
+        meaning: "the SaaS changes whom it admits",
+    },
+    EventInfo {
+        name: "egress.change",
+        targets: LINES,
+        keys: &[],
+        undone: true,
+        meaning: "the line's egress address changes to one that is registered nowhere (NAT upstream)",
+    },
+    EventInfo {
+        name: "dns.fault",
+        targets: DNS,
+        keys: &[key(
+            "how",
+            "servfail | nxdomain | silence | nonsense | truncated | wrong-id",
+            "silence",
+            "truncated = over UDP only, TCP answers",
+        )],
+        undone: true,
+        meaning: "a path's DNS server misbehaves",
+    },
+    EventInfo {
+        name: "dns.affairs",
+        targets: &["closed"],
+        keys: &[key("answer", "private | public", "public", "address of affairs.school.example")],
+        undone: true,
+        meaning: "the closed network's DNS answers another address",
+    },
+    EventInfo {
+        name: "echo.fault",
+        targets: &[],
+        keys: &[],
+        undone: true,
+        meaning: "the echo service answers nothing",
+    },
+    EventInfo {
+        name: "gateway.flush",
+        targets: &["nft", "rules"],
+        keys: &[],
+        undone: false,
+        meaning: "somebody else flushes all nftables tables, or all policy routing rules, on the gateway",
+    },
+    EventInfo {
+        name: "gateway.kill",
+        targets: &["agent", "resolver", "probe"],
+        keys: &[],
+        undone: false,
+        meaning: "kill -9 of a process of the gateway",
+    },
+    EventInfo {
+        name: "gateway.terminate",
+        targets: &[],
+        keys: &[],
+        undone: false,
+        meaning: "the agent is asked to stop (SIGTERM) and waited for",
+    },
+    EventInfo {
+        name: "gateway.start",
+        targets: &[],
+        keys: &[],
+        undone: false,
+        meaning: "the agent is started (again) with the same plan and state",
+    },
+    EventInfo {
+        name: "gateway.restart",
+        targets: &[],
+        keys: &[],
+        undone: false,
+        meaning: "kill -9 of the agent and its helpers, then start at once",
+    },
+];
