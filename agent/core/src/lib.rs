@@ -1,4 +1,5 @@
 //! Decisions of the agent, without sockets, clocks, processes or async. `now` is passed in.
 
+pub mod health;
 pub mod network_plan;
 pub mod segmentation;

@@ -1,0 +1,31 @@
+//! Is a path alive, does a service work over it, whose fault is it, and from which address does the world see us.
+//!
+//! ```text
+//!  echo answers ──▶ PathLiveness (k of n, hysteresis, hold-down) ──▶ Up | Down | Unknown, loss, round trip
+//!       └─ source seen ──▶ EgressTracker ──▶ Registered | NotRegistered | Unknown
+//!  service checks ──▶ ServiceHealth by (zone, service, path) ──▶ Well | Ill | Unknown ──▶ blame()
+//!  users' flows ──▶ PassiveShare by (zone, group, path): the share of new flows that were answered
+//!                                        │
+//!                                        ▼
+//!                        PathFacts by path = what migration decides on
+//! ```
+//! [`Health`] puts them together and says when to probe what ([`Health::poll_action`]). Nothing here sends a packet or
+//! reads a clock.
+
+mod blame;
+mod egress;
+mod facts;
+mod liveness;
+mod passive;
+mod schedule;
+mod service;
+mod tracker;
+
+pub use blame::{Blame, blame};
+pub use egress::{EgressTracker, EgressVerdict, Families};
+pub use facts::PathFacts;
+pub use liveness::{Liveness, LivenessConfig, PathLiveness};
+pub use passive::{FlowCount, PassiveShare};
+pub use schedule::{CheckTarget, EchoFamily, Pace, ProbeAction, Schedule, ScheduleConfig};
+pub use service::{CheckOutcome, ServiceFacts, ServiceHealth, ServiceVerdict, Stage};
+pub use tracker::{EchoOutcome, Health, HealthConfig, HealthEvent};

@@ -1,0 +1,312 @@
+//! Everything known about health, in one place, behind the same verbs as every core.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use seimon_board::Instant;
+use seimon_plan::{GroupId, PathId, PathIpv6, ServiceId, SitePlan, Thresholds, ZoneId};
+
+use super::egress::{EgressTracker, Families};
+use super::facts::PathFacts;
+use super::liveness::{Liveness, LivenessConfig, PathLiveness};
+use super::passive::{FlowCount, PassiveShare};
+use super::schedule::{CheckTarget, EchoFamily, Pace, ProbeAction, Schedule, ScheduleConfig};
+use super::service::{CheckOutcome, ServiceHealth, ServiceVerdict};
+
+#[derive(Clone, Debug)]
+pub struct HealthConfig {
+    pub thresholds: Thresholds,
+    pub paths: BTreeMap<PathId, Families>,
+    pub targets: BTreeSet<CheckTarget>,
+    /// By group, one set of registered addresses for each of its services.
+    pub registered: BTreeMap<GroupId, Vec<BTreeSet<IpAddr>>>,
+    /// How long an egress measurement counts.
+    pub egress_keep: Duration,
+    /// Checks under way at a time.
+    pub max_checks: usize,
+    /// Spreads the schedule; different for each site.
+    pub seed: u64,
+}
+
+impl HealthConfig {
+    /// What the plan asks for: every path that some route uses, every health check of every routed service over every
+    /// path of its route.
+    pub fn from_plan(plan: &SitePlan, seed: u64) -> Self {
+        let paths = plan
+            .paths
+            .iter()
+            .map(|(id, path)| {
+                let v6 = path.ipv6 != PathIpv6::None && plan.echo.ipv6.is_some();
+                (id.clone(), if v6 { Families::Both } else { Families::V4 })
+            })
+            .collect();
+        let mut targets = BTreeSet::new();
+        for route in &plan.migration.routes {
+            for (service, spec) in &plan.services {
+                if spec.group == route.group && spec.health.is_some() {
+                    targets.extend(route.paths.iter().map(|path| CheckTarget {
+                        zone: route.zone.clone(),
+                        group: route.group.clone(),
+                        service: service.clone(),
+                        path: path.clone(),
+                    }));
+                }
+            }
+        }
+        let mut registered: BTreeMap<GroupId, Vec<BTreeSet<IpAddr>>> = BTreeMap::new();
+        for service in plan.services.values() {
+            registered
+                .entry(service.group.clone())
+                .or_default()
+                .push(service.registered_egress.iter().copied().collect());
+        }
+        Self {
+            thresholds: plan.migration.thresholds.clone(),
+            paths,
+            targets,
+            registered,
+            egress_keep: Duration::from_secs(30),
+            max_checks: 8,
+            seed,
+        }
+    }
+}
+
+/// How an echo request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EchoOutcome {
+    /// `seen`: our source address, as the echo service saw it.
+    Answered { round_trip: Duration, seen: IpAddr },
+    /// No answer in time, or the network refused.
+    Lost,
+}
+
+/// News for the log, and a sign that migration should look again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthEvent {
+    Path { path: PathId, verdict: Liveness },
+    Service { target: CheckTarget, verdict: ServiceVerdict },
+    Egress { path: PathId, address: IpAddr },
+}
+
+#[derive(Clone, Debug)]
+pub struct Health {
+    config: HealthConfig,
+    paths: BTreeMap<PathId, PathLiveness>,
+    egress: BTreeMap<PathId, EgressTracker>,
+    services: BTreeMap<CheckTarget, ServiceHealth>,
+    passive: BTreeMap<(ZoneId, GroupId, PathId), PassiveShare>,
+    schedule: Schedule,
+    actions: VecDeque<ProbeAction>,
+    events: VecDeque<HealthEvent>,
+}
+
+impl Health {
+    pub fn new(config: HealthConfig, now: Instant) -> Self {
+        let thresholds = &config.thresholds;
+        let schedule = Schedule::new(
+            ScheduleConfig {
+                liveness_interval: thresholds.liveness_interval.0,
+                check_interval: thresholds.check_interval.0,
+                check_interval_moving: thresholds.check_interval_moving.0,
+                egress_interval: Duration::from_secs(2),
+                check_timeout: thresholds.check_timeout.0,
+                max_checks: config.max_checks,
+                seed: config.seed,
+            },
+            &config.paths,
+            config.targets.iter().cloned(),
+            now,
+        );
+        let liveness = LivenessConfig::from_thresholds(thresholds);
+        let paths = config.paths.keys().map(|p| (p.clone(), PathLiveness::new(liveness.clone()))).collect();
+        let egress = config
+            .paths
+            .iter()
+            .map(|(p, &families)| (p.clone(), EgressTracker::new(families, config.egress_keep)))
+            .collect();
+        let services =
+            config.targets.iter().map(|t| (t.clone(), ServiceHealth::new(thresholds.ill_count))).collect();
+        Self {
+            paths,
+            egress,
+            services,
+            passive: BTreeMap::new(),
+            schedule,
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// A changed plan: what was learnt about paths and services that stay is kept; changed thresholds start afresh.
+    pub fn reconfigure(&mut self, config: HealthConfig, now: Instant) {
+        let mut new = Self::new(config, now);
+        if new.config.thresholds == self.config.thresholds {
+            new.paths.extend(self.paths.iter().filter(|(p, _)| new.config.paths.contains_key(*p)).map(clone));
+            new.services
+                .extend(self.services.iter().filter(|(t, _)| new.config.targets.contains(*t)).map(clone));
+        }
+        new.egress.extend(
+            self.egress
+                .iter()
+                .filter(|(p, _)| new.config.paths.get(*p) == self.config.paths.get(*p))
+                .map(clone),
+        );
+        new.passive = std::mem::take(&mut self.passive);
+        new.events = std::mem::take(&mut self.events);
+        new.schedule.continue_after(&self.schedule);
+        *self = new;
+    }
+
+    pub fn handle_echo(&mut self, path: &PathId, seq: u64, outcome: EchoOutcome, now: Instant) {
+        let Some(liveness) = self.paths.get_mut(path) else { return };
+        let changed = match outcome {
+            EchoOutcome::Answered { round_trip, seen } => {
+                if self.egress.get_mut(path).is_some_and(|egress| egress.handle_seen(seen, now)) {
+                    self.events.push_back(HealthEvent::Egress { path: path.clone(), address: seen });
+                }
+                liveness.handle_answer(seq, round_trip, now)
+            }
+            EchoOutcome::Lost => liveness.handle_lost(seq, now),
+        };
+        self.note(path.clone(), changed);
+    }
+
+    pub fn handle_check(&mut self, target: &CheckTarget, outcome: CheckOutcome, now: Instant) {
+        self.schedule.handle_done(target);
+        let Some(service) = self.services.get_mut(target) else { return };
+        if let Some(verdict) = service.handle_check(outcome, now) {
+            self.events.push_back(HealthEvent::Service { target: target.clone(), verdict });
+        }
+    }
+
+    /// Users' new flows since the last call.
+    pub fn handle_flows(
+        &mut self,
+        zone: &ZoneId,
+        group: &GroupId,
+        path: &PathId,
+        count: FlowCount,
+        now: Instant,
+    ) {
+        self.passive.entry((zone.clone(), group.clone(), path.clone())).or_default().record(count, now);
+    }
+
+    pub fn set_pace(&mut self, zone: &ZoneId, group: &GroupId, pace: Pace, now: Instant) {
+        self.schedule.set_pace(zone, group, pace, now);
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let changes: Vec<_> = self
+            .paths
+            .iter_mut()
+            .map(|(path, liveness)| (path.clone(), liveness.handle_timeout(now)))
+            .collect();
+        for (path, changed) in changes {
+            self.note(path, changed);
+        }
+        self.schedule.handle_timeout(now);
+        while let Some(action) = self.schedule.poll_action() {
+            if let ProbeAction::Echo { path, family, seq } = &action
+                && self.judges(path, *family)
+                && let Some(liveness) = self.paths.get_mut(path)
+            {
+                liveness.handle_sent(*seq, now);
+            }
+            self.actions.push_back(action);
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let liveness = self.paths.values().filter_map(PathLiveness::poll_timeout).min();
+        liveness.into_iter().chain(self.schedule.poll_timeout()).min()
+    }
+
+    pub fn poll_action(&mut self) -> Option<ProbeAction> {
+        self.actions.pop_front()
+    }
+
+    pub fn poll_event(&mut self) -> Option<HealthEvent> {
+        self.events.pop_front()
+    }
+
+    pub fn liveness(&self, path: &PathId) -> Liveness {
+        self.paths.get(path).map_or(Liveness::Unknown, PathLiveness::verdict)
+    }
+
+    pub fn path(&self, path: &PathId) -> Option<&PathLiveness> {
+        self.paths.get(path)
+    }
+
+    /// Source addresses that the outside has seen lately on this path.
+    pub fn egress(&self, path: &PathId, now: Instant) -> BTreeSet<IpAddr> {
+        self.egress.get(path).map(|egress| egress.addresses(now)).unwrap_or_default()
+    }
+
+    /// What migration of this zone and group is to know about `path`. `clients`: clients that keep this path, as
+    /// counted from the kernel's affinity.
+    pub fn facts(
+        &self,
+        zone: &ZoneId,
+        group: &GroupId,
+        path: &PathId,
+        clients: Option<u32>,
+        now: Instant,
+    ) -> PathFacts {
+        let Some(liveness) = self.paths.get(path) else {
+            return PathFacts { clients, ..PathFacts::default() };
+        };
+        let stale_after = self.config.thresholds.check_interval.0.saturating_mul(3)
+            + self.config.thresholds.check_timeout.0.saturating_mul(2);
+        let services = self
+            .services
+            .iter()
+            .filter(|(t, _)| t.zone == *zone && t.group == *group && t.path == *path)
+            .map(|(t, health)| (t.service.clone(), health.facts(now, stale_after)))
+            .collect();
+        let none = Vec::new();
+        let registered = self.config.registered.get(group).unwrap_or(&none);
+        PathFacts {
+            liveness: liveness.verdict(),
+            loss: liveness.loss(),
+            round_trip: liveness.round_trip(),
+            egress: self
+                .egress
+                .get(path)
+                .map_or(super::EgressVerdict::Unknown, |egress| egress.verdict(registered, now)),
+            services,
+            clients,
+            flows: self
+                .passive
+                .get(&(zone.clone(), group.clone(), path.clone()))
+                .map(|share| share.count(now))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// Health checks of this zone and group.
+    pub fn checked_services(&self, zone: &ZoneId, group: &GroupId) -> BTreeSet<ServiceId> {
+        let targets = self.config.targets.iter().filter(|t| t.zone == *zone && t.group == *group);
+        targets.map(|t| t.service.clone()).collect()
+    }
+
+    /// Whether echoes of this family decide on the path's life (the other family's only tell an address).
+    fn judges(&self, path: &PathId, family: EchoFamily) -> bool {
+        self.config.paths.get(path).is_some_and(|families| match families {
+            Families::V4 | Families::Both => family == EchoFamily::V4,
+            Families::V6 => family == EchoFamily::V6,
+        })
+    }
+
+    fn note(&mut self, path: PathId, changed: Option<Liveness>) {
+        if let Some(verdict) = changed {
+            self.events.push_back(HealthEvent::Path { path, verdict });
+        }
+    }
+}
+
+fn clone<K: Clone, V: Clone>((key, value): (&K, &V)) -> (K, V) {
+    (key.clone(), value.clone())
+}
