@@ -111,6 +111,21 @@ impl Calendar {
         }
     }
 
+    /// Whether it opens at any time after `now`; without `now`: at any time at all.
+    pub(crate) fn opens_from(&self, now: Option<Timestamp>) -> bool {
+        match now {
+            Some(now) => self.next_open(now).is_some(),
+            // Weekly windows outlive every freeze, unless a freeze lasts to the end of the calendar.
+            None => self
+                .once
+                .iter()
+                .map(|window| window.start)
+                .chain(self.freezes.iter().map(|(frozen, _)| frozen.end))
+                .chain([Timestamp::UNIX_EPOCH])
+                .any(|from| self.next_open(from).is_some()),
+        }
+    }
+
     fn is_frozen(&self, at: Timestamp) -> bool {
         self.freezes.iter().any(|(frozen, _)| frozen.contains(at))
     }

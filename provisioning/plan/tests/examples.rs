@@ -1,0 +1,59 @@
+//! The shipped examples are valid, and say what the lab relies on.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use seimon_board::Board;
+use seimon_plan::{GroupId, ValidSitePlan, ZoneId};
+
+const EXAMPLES: &[(&str, &str)] = &[
+    ("two-line-town.toml", include_str!("../examples/two-line-town.toml")),
+    ("one-line-town.toml", include_str!("../examples/one-line-town.toml")),
+    ("behind-leased-router.toml", include_str!("../examples/behind-leased-router.toml")),
+];
+
+fn example(name: &str) -> ValidSitePlan {
+    let (_, text) = EXAMPLES.iter().find(|(file, _)| *file == name).expect("shipped");
+    let board = Board::shipped("lab-namespace").expect("shipped");
+    seimon_plan::parse(text, name, &board).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn all_examples_are_valid() {
+    for (name, _) in EXAMPLES {
+        example(name);
+    }
+}
+
+#[test]
+fn the_two_line_town_answers_what_the_agent_asks() {
+    let plan = example("two-line-town.toml");
+    let group = |id: &str| GroupId::new(id).expect("an identifier");
+    let zone = |id: &str| ZoneId::new(id).expect("an identifier");
+    let names: Vec<&str> = plan.group_services(&group("affairs")).map(|(id, _)| id.as_str()).collect();
+    assert_eq!(names, ["affairs", "idp"]);
+    assert_eq!(
+        plan.groups_of_zone(&zone("learning")),
+        BTreeSet::from([group("internet"), group("learning")])
+    );
+    assert_eq!(plan.groups_of_zone(&zone("printers")), BTreeSet::new());
+    assert_eq!(plan.session_idle(&group("affairs")).0, Duration::from_secs(900));
+    assert_eq!(plan.interface_of("LAN3").map(|name| name.as_str()), Some("lan3"));
+    assert!(plan.paths_not_carried_yet().is_empty());
+}
+
+#[test]
+fn a_tunnel_is_read_and_flagged_as_not_carried_yet() {
+    let plan = example("one-line-town.toml");
+    let flagged: Vec<&str> = plan.paths_not_carried_yet().iter().map(|id| id.as_str()).collect();
+    assert_eq!(flagged, ["closed"]);
+}
+
+#[test]
+fn permits_hold_through_their_last_day_in_the_sites_time_zone() {
+    let plan = example("two-line-town.toml");
+    let at = |text: &str| text.parse().expect("a timestamp");
+    // The last day, 2029-03-31, ends in Tokyo at 15:00 UTC.
+    assert!(plan.expired(at("2029-03-31T14:59:59Z")).is_empty());
+    assert_eq!(plan.expired(at("2029-03-31T15:00:00Z")).len(), plan.permits.len());
+}
