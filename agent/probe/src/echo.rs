@@ -1,0 +1,49 @@
+//! One UDP echo: is the path alive, how long does it take, and which source address does the outside see.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use seimon_ipc::echo::{ANSWER_LEN, parse_answer, request};
+use seimon_ipc::probe::EchoOutcome;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use crate::source::{Source, in_words};
+
+/// Sends one request and waits for its answer; other packets are passed over. Soft ICMP errors (a router on the way
+/// that has lost its neighbour) are not told to sockets by Linux and so end as [`EchoOutcome::Lost`].
+pub async fn echo(source: &Source, target: std::net::SocketAddr, limit: Duration) -> EchoOutcome {
+    match timeout(limit, exchange(source, target)).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => EchoOutcome::Refused { reason: in_words(&error) },
+        Err(_) => EchoOutcome::Lost,
+    }
+}
+
+async fn exchange(source: &Source, target: std::net::SocketAddr) -> io::Result<EchoOutcome> {
+    let socket = source.udp(target).await?;
+    let nonce = nonce()?;
+    let sent = Instant::now();
+    socket.send(&request(nonce)).await?;
+    answer(&socket, nonce, sent).await
+}
+
+async fn answer(socket: &UdpSocket, nonce: u64, sent: Instant) -> io::Result<EchoOutcome> {
+    // One byte more than an answer, so that a longer packet is seen to be one.
+    let mut packet = [0; ANSWER_LEN + 1];
+    loop {
+        let length = socket.recv(&mut packet).await?;
+        if let Some((echoed, seen)) = parse_answer(&packet[..length])
+            && echoed == nonce
+        {
+            let rtt_us = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
+            return Ok(EchoOutcome::Answered { rtt_us, seen });
+        }
+    }
+}
+
+pub(crate) fn nonce() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    if filled == bytes.len() { Ok(u64::from_ne_bytes(bytes)) } else { Err(io::Error::other("no randomness")) }
+}

@@ -1,0 +1,80 @@
+//! Where a job's packets leave from.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use seimon_board::InterfaceName;
+use seimon_ipc::probe::Host;
+use seimon_plan::{PathId, ZoneId};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+
+/// One host of ours: the addresses and the interface that a job's sockets are bound to.
+///
+/// Every socket is new, with a port of its own, so each job is a new flow to the gateway's rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub ipv4: Ipv4Addr,
+    /// `None`: the zone has no IPv6.
+    pub ipv6: Option<Ipv6Addr>,
+    pub interface: InterfaceName,
+}
+
+pub(crate) type Sources = BTreeMap<(ZoneId, PathId), Source>;
+
+pub(crate) fn sources(hosts: &[Host]) -> Sources {
+    hosts
+        .iter()
+        .map(|host| {
+            let source = Source {
+                ipv4: host.ipv4,
+                ipv6: host.gateway6.map(|_| host.ipv6),
+                interface: host.interface.clone(),
+            };
+            ((host.zone.clone(), host.path.clone()), source)
+        })
+        .collect()
+}
+
+impl Source {
+    fn address_towards(&self, target: SocketAddr) -> io::Result<SocketAddr> {
+        let own: Option<IpAddr> = match target {
+            SocketAddr::V4(_) => Some(self.ipv4.into()),
+            SocketAddr::V6(_) => self.ipv6.map(Into::into),
+        };
+        own.map(|address| SocketAddr::new(address, 0))
+            .ok_or_else(|| io::Error::new(io::ErrorKind::AddrNotAvailable, "the zone has no IPv6"))
+    }
+
+    /// A connected socket: only the target's packets arrive, and ICMP's refusals come up as errors.
+    pub(crate) async fn udp(&self, target: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::bind(self.address_towards(target)?).await?;
+        // No capability is needed while a socket is not bound to an interface (Linux 5.7).
+        socket.bind_device(Some(self.interface.as_str().as_bytes()))?;
+        socket.connect(target).await?;
+        Ok(socket)
+    }
+
+    pub(crate) async fn tcp(&self, target: SocketAddr) -> io::Result<TcpStream> {
+        let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.bind(self.address_towards(target)?)?;
+        socket.bind_device(Some(self.interface.as_str().as_bytes()))?;
+        let stream = socket.connect(target).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// Why a socket call failed, in words for people and without this process's own details.
+pub(crate) fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "refused by the other end".to_owned(),
+        io::ErrorKind::ConnectionReset => "reset by the other end".to_owned(),
+        io::ErrorKind::HostUnreachable => "host unreachable".to_owned(),
+        io::ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
+        io::ErrorKind::TimedOut => "timed out".to_owned(),
+        io::ErrorKind::UnexpectedEof => "closed by the other end too early".to_owned(),
+        io::ErrorKind::PermissionDenied => "forbidden by the network".to_owned(),
+        _ => error.to_string(),
+    }
+}
