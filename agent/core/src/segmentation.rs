@@ -1,1 +1,47 @@
-//! Zones × services → typed ruleset.
+//! Zones × services → the typed ruleset of our one table.
+//!
+//! What a packet meets; everything below `pre` happens once a flow:
+//!
+//! ```text
+//!  pre ─ known flow? ──▶ keep_<path>: path into the packet's mark, done
+//!   │
+//!   ├─ from a line ──▶ up_<path>: only to the gateway itself; answers leave where it came in
+//!   └─ from a zone ──▶ zone4_<zone> ─ its own source? ─ no ─▶ odd4_<zone>: DHCP, probe hosts; else dropped
+//!                         ▼ yes
+//!                      look4_<zone>: permit4, wide4, any4 (hash lookups) ── none ──▶ refuse, or the open zone's internet
+//!                         ▼
+//!                      zg_<n>: the client's path so far (aff_<path>), else the group's current path
+//!                         ▼
+//!                      use_<n>_<path>: ct mark written, affinity refreshed
+//!  to_real ─ inside address → the path's real address; none known: refuse
+//!  between ─ (path, from, to) as planned; policy drop
+//!  leaving ─ nat_<path>
+//! ```
+//! The same with 6 for IPv6. Nothing walks along the permits.
+
+mod builder;
+mod classify;
+mod explain;
+mod gateway;
+mod intervals;
+mod permits;
+mod translate;
+
+use seimon_plan::{GroupId, INTERNET_GROUP};
+
+use crate::network_plan::{CompileError, Ruleset, Terrain};
+use builder::Builder;
+
+/// The whole table, with `current` empty: paths are chosen elsewhere.
+pub(crate) fn ruleset(terrain: &Terrain<'_>) -> Result<Ruleset, CompileError> {
+    let mut builder = Builder::default();
+    permits::lookups(terrain, &mut builder)?;
+    classify::chains(terrain, &mut builder)?;
+    translate::chains(terrain, &mut builder)?;
+    gateway::chains(terrain, &mut builder)?;
+    Ok(builder.finish())
+}
+
+pub(crate) fn is_internet(group: &GroupId) -> bool {
+    group.as_str() == INTERNET_GROUP
+}

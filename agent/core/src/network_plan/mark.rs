@@ -63,6 +63,11 @@ impl PathIndex {
 }
 
 impl ZoneGroupIndex {
+    /// The gateway's own traffic, which belongs to no zone.
+    pub const GATEWAY: Self = Self(0xfff);
+    /// The greatest number for a zone and group of the plan.
+    pub const LAST: u16 = 0xffe;
+
     pub const fn mark(self) -> Mark {
         Mark((self.0 as u32) << 8)
     }

@@ -1,0 +1,342 @@
+//! The first packet of a flow: whose it is, whether it may, and which path it takes from then on.
+
+use std::collections::BTreeMap;
+
+use seimon_plan::INTERNET_GROUP;
+
+use super::builder::{Builder, begins_with};
+use super::is_internet;
+use super::permits::{ANY, AS_LOCAL, CLOSED4, CLOSED6, PERMIT, PROBE_EXTRA, WIDE_MAP};
+use crate::network_plan::{
+    CURRENT, CompileError, Hook, Key, KeyPart, KeyType, Mark, PathGround, PathIndex, REFUSE, RouteGround,
+    Terrain, Value, ValueType, ZoneGround, affinity_set, goto, use_chain, via_chain,
+};
+
+/// Learnt clients a path: 65,536 entries take about 8 MiB of kernel memory.
+const AFFINITY_SIZE: u32 = 65_536;
+const STRAY: &str = "stray";
+const FOREIGN: u32 = !Mark::OURS;
+/// Everything but the path field.
+const NOT_PATH: u32 = !Mark::PATH_MASK;
+
+/// Statement that writes our two fields of the ct mark and nothing else.
+pub(super) fn write_ct(value: Mark) -> String {
+    format!("ct mark set ct mark & {FOREIGN:#010x} | {:#010x}", value.0)
+}
+
+/// Statement that writes the path field of the packet's mark and nothing else.
+pub(super) fn write_packet(path: u32) -> String {
+    format!("meta mark set meta mark & {NOT_PATH:#010x} | {path:#010x}")
+}
+
+pub(super) fn chains(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileError> {
+    entry(terrain, builder);
+    for path in terrain.paths.values() {
+        let set = affinity_set(path.index);
+        builder.learnt_set(&set, &[KeyType::Mark, KeyType::Ether], AFFINITY_SIZE);
+        keep(builder, path.index);
+        via(builder, path);
+    }
+    let local = builder.chain("keep_local");
+    fill(local, &[write_packet(Mark::LOCAL), "accept".into()], "known flow inside the school");
+    as_local(builder);
+    refuse(builder);
+    for path in terrain.first_paths().into_values() {
+        from_line(terrain, builder, path);
+    }
+    for zone in terrain.zones.values() {
+        zone4(terrain, builder, zone)?;
+        zone6(terrain, builder, zone)?;
+    }
+    probes(terrain, builder)?;
+    for route in &terrain.routes {
+        zone_group(terrain, builder, route)?;
+    }
+    current(terrain, builder)
+}
+
+fn fill(mut chain: super::builder::Filling<'_>, statements: &[String], because: &str) {
+    for statement in statements {
+        chain.rule(statement.clone(), because);
+    }
+}
+
+fn entry(terrain: &Terrain<'_>, builder: &mut Builder) {
+    let mut restore = BTreeMap::new();
+    for path in terrain.paths.values() {
+        let key = Key(vec![KeyPart::Mark(path.index.mark())]);
+        restore.insert(key, goto(format!("keep_{}", path.index.0)));
+    }
+    restore.insert(Key(vec![KeyPart::Mark(Mark(Mark::LOCAL))]), goto("keep_local"));
+    builder.map("restore", &[KeyType::Mark], ValueType::Verdict, restore);
+    for family in [4, 6] {
+        let mut ingress: BTreeMap<Key, Value> = BTreeMap::new();
+        for zone in terrain.zones.values() {
+            let key = Key(vec![KeyPart::Ifname(zone.bridge.clone())]);
+            ingress.insert(key, goto(format!("zone{family}_{}", zone.slug)));
+        }
+        for (uplink, path) in terrain.first_paths() {
+            let key = Key(vec![KeyPart::Ifname(uplink.clone())]);
+            ingress.insert(key, goto(format!("up_{}", path.index.0)));
+        }
+        builder.map(&format!("ingress{family}"), &[KeyType::Ifname], ValueType::Verdict, ingress);
+    }
+    builder
+        .base("pre", "filter", Hook::Prerouting, -150)
+        .rule(format!("ct mark & {:#x} vmap @restore", Mark::PATH_MASK), "known flows keep their path")
+        .rule("meta nfproto ipv4 iifname vmap @ingress4", "new flows by where they come from")
+        .rule("meta nfproto ipv6 iifname vmap @ingress6", "new flows by where they come from");
+}
+
+fn keep(builder: &mut Builder, path: PathIndex) {
+    let chain = builder.chain(format!("keep_{}", path.0));
+    fill(chain, &[write_packet(u32::from(path.0)), "accept".into()], "known flows keep their path");
+}
+
+/// On a path without more ado: hub prefixes, probe hosts.
+fn via(builder: &mut Builder, path: &PathGround<'_>) {
+    let mut chain = builder.chain(via_chain(path.index));
+    if !path.has_ipv6() {
+        chain.rule(format!("meta nfproto ipv6 goto {REFUSE}"), format!("path {} has no IPv6", path.id));
+    }
+    let because = format!("fixed to path {}", path.id);
+    chain
+        .rule(write_ct(path.index.mark()), because.clone())
+        .rule(write_packet(u32::from(path.index.0)), because.clone())
+        .rule("accept", because);
+}
+
+fn as_local(builder: &mut Builder) {
+    let chain = builder.chain(AS_LOCAL);
+    let statements = [write_ct(Mark(Mark::LOCAL)), write_packet(Mark::LOCAL), "accept".into()];
+    fill(chain, &statements, "permitted inside the school");
+}
+
+fn refuse(builder: &mut Builder) {
+    let because = "not permitted, or no path: refused at once";
+    builder
+        .chain(REFUSE)
+        .rule("meta pkttype != host drop", "nobody answers to broadcasts")
+        .rule("meta l4proto tcp reject with tcp reset", because)
+        .rule("reject with icmpx admin-prohibited", because);
+    let because = "a packet of no known flow: the client is to connect again at once";
+    builder.chain(STRAY).rule("meta l4proto tcp reject with tcp reset", because).rule("drop", because);
+}
+
+/// Unasked traffic from a line: only to the gateway itself, and answered over the same path.
+fn from_line(terrain: &Terrain<'_>, builder: &mut Builder, path: &PathGround<'_>) {
+    let because = format!("from line {}", path.path.line);
+    let inside = &terrain.plan.inside;
+    let four: Vec<String> =
+        terrain.zone_nets4().chain([inside.ipv4.trunc()]).map(|net| net.to_string()).collect();
+    let six: Vec<String> =
+        terrain.zone_nets6().chain([inside.ipv6.trunc()]).map(|net| net.to_string()).collect();
+    builder
+        .chain(format!("up_{}", path.index.0))
+        .rule("ct state invalid drop", because.clone())
+        .rule("ct state untracked accept", "neighbour discovery")
+        .rule(format!("ip saddr {{ {} }} drop", four.join(", ")), "a source of ours comes from no line")
+        .rule(format!("ip6 saddr {{ {} }} drop", six.join(", ")), "a source of ours comes from no line")
+        .rule(
+            "fib daddr type != { local, broadcast, multicast, anycast } drop",
+            "nobody outside begins a flow into the school",
+        )
+        .rule(write_ct(path.index.mark()), because.clone())
+        .rule(write_packet(u32::from(path.index.0)), because.clone())
+        .rule("accept", because);
+}
+
+/// What is looked up for a source that has been found good.
+fn look(
+    terrain: &Terrain<'_>,
+    builder: &mut Builder,
+    zone: &ZoneGround<'_>,
+    family: usize,
+) -> Result<(), CompileError> {
+    let (ip, closed) = if family == 0 { ("ip", CLOSED4) } else { ("ip6", CLOSED6) };
+    let digit = if family == 0 { 4 } else { 6 };
+    let has_wide = builder.map_has(WIDE_MAP[family], |key| begins_with(key, &zone.bridge));
+    let has_any = builder.map_has(ANY[family], |key| begins_with(key, &zone.bridge));
+    let full = format!("iifname . {ip} daddr . meta l4proto . th dport vmap");
+    let mut chain = builder.chain(format!("look{digit}_{}", zone.slug));
+    let permits = format!("permits of zone {}", zone.id);
+    chain.rule(format!("{full} @{}", PERMIT[family]), permits.clone());
+    if has_wide {
+        chain.rule(format!("{full} @{}", WIDE_MAP[family]), permits.clone());
+    }
+    if has_any {
+        chain.rule(format!("iifname . {ip} daddr vmap @{}", ANY[family]), permits);
+    }
+    let ping = format!("zone {} may ping its gateway", zone.id);
+    if family == 0 {
+        let own = zone.zone.ipv4.addr();
+        chain.rule(format!("ip daddr {own} icmp type echo-request goto {AS_LOCAL}"), ping);
+    } else if let Some(net) = zone.zone.ipv6 {
+        chain.rule(format!("ip6 daddr {} icmpv6 type echo-request goto {AS_LOCAL}", net.addr()), ping);
+    }
+    if zone.is_open() {
+        let route = terrain.routes.iter().find(|route| route.zone == zone.id && is_internet(route.group));
+        let route = route.ok_or_else(|| CompileError::Unknown {
+            what: "a route for group",
+            id: format!("{INTERNET_GROUP} in zone {}", zone.id),
+        })?;
+        chain
+            .rule(
+                format!("{ip} daddr @{closed} goto {REFUSE}"),
+                format!("zone {} is open to the internet, not to what is private here", zone.id),
+            )
+            .rule(format!("goto zg_{}", route.index.0), format!("zone {} is open", zone.id));
+    } else {
+        chain.rule(format!("goto {REFUSE}"), format!("zone {} reaches only its permits", zone.id));
+    }
+    Ok(())
+}
+
+fn zone4(terrain: &Terrain<'_>, builder: &mut Builder, zone: &ZoneGround<'_>) -> Result<(), CompileError> {
+    let slug = &zone.slug;
+    let spoof = format!("sources in zone {} are {}", zone.id, zone.zone.ipv4.trunc());
+    builder
+        .chain(format!("zone4_{slug}"))
+        .rule(format!("ct state invalid goto {STRAY}"), "a packet of no known flow")
+        .rule(format!("ip saddr != {} goto odd4_{slug}", zone.zone.ipv4.trunc()), spoof.clone())
+        .rule(format!("goto look4_{slug}"), format!("zone {}", zone.id));
+    look(terrain, builder, zone, 0)?;
+    builder
+        .chain(format!("odd4_{slug}"))
+        .rule("iifname . ip saddr . ether saddr vmap @probes4", "probe hosts")
+        .rule(format!("ip saddr 0.0.0.0 udp dport 67 goto {AS_LOCAL}"), "DHCP")
+        .rule("drop", spoof);
+    Ok(())
+}
+
+fn zone6(terrain: &Terrain<'_>, builder: &mut Builder, zone: &ZoneGround<'_>) -> Result<(), CompileError> {
+    let slug = &zone.slug;
+    let known = format!("ct state vmap {{ invalid : goto {STRAY}, untracked : accept }}");
+    let mut chain = builder.chain(format!("zone6_{slug}"));
+    chain.rule(known, "a packet of no known flow; neighbour discovery");
+    let spoof = match zone.zone.ipv6 {
+        Some(net) => format!("sources in zone {} are {}", zone.id, net.trunc()),
+        None => format!("zone {} has no IPv6", zone.id),
+    };
+    match zone.zone.ipv6 {
+        Some(net) => {
+            chain
+                .rule(format!("ip6 saddr != {} goto odd6_{slug}", net.trunc()), spoof.clone())
+                .rule(format!("goto look6_{slug}"), format!("zone {}", zone.id));
+        }
+        None => {
+            chain.rule(format!("goto odd6_{slug}"), spoof.clone());
+        }
+    }
+    // Also without IPv6 in the zone: its probe hosts have an address of ours.
+    look(terrain, builder, zone, 1)?;
+    let local = "ip6 saddr fe80::/10";
+    builder
+        .chain(format!("odd6_{slug}"))
+        .rule("iifname . ip6 saddr . ether saddr vmap @probes6", "probe hosts")
+        .rule(format!("{local} udp dport 547 goto {AS_LOCAL}"), "DHCPv6")
+        .rule(
+            format!("{local} ip6 daddr fe80::/10 icmpv6 type echo-request goto {AS_LOCAL}"),
+            "ping on the link",
+        )
+        .rule("drop", spoof);
+    Ok(())
+}
+
+fn probes(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileError> {
+    let (mut four, mut six) = (BTreeMap::new(), BTreeMap::new());
+    for (zone, path, host) in terrain.probes()? {
+        let place = [KeyPart::Ifname(zone.bridge.clone()), KeyPart::Ether(host.mac)];
+        let key = |address| Key(vec![place[0].clone(), address, place[1].clone()]);
+        let name = |family| format!("probe{family}_{}_{}", zone.slug, path.index.0);
+        four.insert(key(KeyPart::Ipv4(host.ipv4)), goto(name(4)));
+        six.insert(key(KeyPart::Ipv6(host.ipv6)), goto(name(6)));
+        let because = format!("probe host of zone {} on path {}", zone.id, path.id);
+        for (family, ip, extra) in [(4, "ip", PROBE_EXTRA[0]), (6, "ip6", PROBE_EXTRA[1])] {
+            builder
+                .chain(name(family))
+                .rule(write_ct(path.index.mark()), because.clone())
+                .rule(
+                    format!(
+                        "ct mark & {:#x} . {ip} daddr . meta l4proto . th dport vmap @{extra}",
+                        Mark::PATH_MASK
+                    ),
+                    because.clone(),
+                )
+                .rule(format!("goto look{family}_{}", zone.slug), because.clone());
+        }
+    }
+    builder.map("probes4", &[KeyType::Ifname, KeyType::Ipv4, KeyType::Ether], ValueType::Verdict, four);
+    builder.map("probes6", &[KeyType::Ifname, KeyType::Ipv6, KeyType::Ether], ValueType::Verdict, six);
+    Ok(())
+}
+
+fn zone_group(
+    terrain: &Terrain<'_>,
+    builder: &mut Builder,
+    route: &RouteGround<'_>,
+) -> Result<(), CompileError> {
+    let who = format!("zone {}, group {}", route.zone, route.group);
+    let groups = Mark::ZONE_GROUP_MASK;
+    let mut chain = builder.chain(format!("zg_{}", route.index.0));
+    // The path field stays: a probe host's is written already, and is part of the key below.
+    let keep = !groups;
+    chain.rule(format!("ct mark set ct mark & {keep:#010x} | {:#010x}", route.index.mark().0), who.clone());
+    for id in &route.paths {
+        let path = terrain.path(id)?;
+        chain.rule(
+            format!(
+                "ct mark & {groups:#x} . ether saddr @{} goto {}",
+                affinity_set(path.index),
+                use_chain(route.index, path.index)
+            ),
+            format!("{who}: a client that is on path {id} stays there"),
+        );
+    }
+    chain
+        .rule(format!("ct mark & {:#x} vmap @{CURRENT}", Mark::OURS), format!("{who}: the current path"))
+        .rule(format!("goto {REFUSE}"), format!("{who}: no path"));
+    for id in &route.paths {
+        let path = terrain.path(id)?;
+        let mut chain = builder.chain(use_chain(route.index, path.index));
+        if !path.has_ipv6() {
+            chain.rule(format!("meta nfproto ipv6 goto {REFUSE}"), format!("path {id} has no IPv6"));
+        }
+        let because = format!("{who} on path {id}");
+        let both = Mark(route.index.mark().0 | path.index.mark().0);
+        chain
+            .rule(write_ct(both), because.clone())
+            .rule(
+                format!(
+                    "update @{} {{ ct mark & {groups:#x} . ether saddr timeout {}s }}",
+                    affinity_set(path.index),
+                    route.idle.as_secs().max(1)
+                ),
+                because.clone(),
+            )
+            .rule(write_packet(u32::from(path.index.0)), because.clone())
+            .rule("accept", because);
+    }
+    Ok(())
+}
+
+/// The map, with what never moves: a probe host's path is its own, and a path that a route does not offer is refused
+/// to probe hosts as well.
+fn current(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileError> {
+    let mut fixed = BTreeMap::new();
+    for route in &terrain.routes {
+        let probed: Vec<&PathGround<'_>> = terrain
+            .probes()?
+            .into_iter()
+            .filter(|(zone, ..)| zone.id == route.zone)
+            .map(|(_, path, _)| path)
+            .collect();
+        for path in probed {
+            let key = Key(vec![KeyPart::Mark(Mark(route.index.mark().0 | path.index.mark().0))]);
+            let offered = route.paths.contains(&path.id);
+            fixed.insert(key, if offered { goto(via_chain(path.index)) } else { goto(REFUSE) });
+        }
+    }
+    builder.runtime_map(CURRENT, &[KeyType::Mark], ValueType::Verdict, fixed);
+    Ok(())
+}

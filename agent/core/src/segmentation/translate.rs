@@ -1,0 +1,118 @@
+//! Addresses: inside to real at the entrance, the school's to the line's at the exit; and what may pass in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::builder::Builder;
+use super::permits::joined_zones;
+use crate::network_plan::{
+    CompileError, Hook, Key, KeyPart, KeyType, Mark, PathGround, REAL4, REAL6, REFUSE, Terrain, Value,
+    ValueType, ZoneGroupIndex, goto,
+};
+
+pub(super) fn chains(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileError> {
+    to_real(terrain, builder);
+    between(terrain, builder)?;
+    leaving(terrain, builder)
+}
+
+fn to_real(terrain: &Terrain<'_>, builder: &mut Builder) {
+    for (name, key, value) in
+        [(REAL4, KeyType::Ipv4, ValueType::Ipv4), (REAL6, KeyType::Ipv6, ValueType::Ipv6)]
+    {
+        builder.runtime_map(name, &[KeyType::Mark, key], value, BTreeMap::new());
+    }
+    let inside = &terrain.plan.inside;
+    let because = "an inside address becomes the name's real one on the flow's path";
+    let unknown = "an inside address without a real one yet leads nowhere";
+    let path = Mark::PATH_MASK;
+    builder
+        .base("to_real", "nat", Hook::Prerouting, -100)
+        .rule(format!("dnat ip to ct mark & {path:#x} . ip daddr map @{REAL4}"), because)
+        .rule(format!("dnat ip6 to ct mark & {path:#x} . ip6 daddr map @{REAL6}"), because)
+        .rule(format!("ip daddr {} fib daddr type != local goto {REFUSE}", inside.ipv4.trunc()), unknown)
+        .rule(format!("ip6 daddr {} fib daddr type != local goto {REFUSE}", inside.ipv6.trunc()), unknown);
+}
+
+fn between(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileError> {
+    let mut carry = BTreeSet::new();
+    let mut add = |mark: u32, from: &seimon_board::InterfaceName, to: &seimon_board::InterfaceName| {
+        let ends = [KeyPart::Ifname(from.clone()), KeyPart::Ifname(to.clone())];
+        let [from, to] = ends;
+        carry.insert(Key(vec![KeyPart::Mark(Mark(mark)), from, to]));
+    };
+    for route in &terrain.routes {
+        for path in &route.paths {
+            let path = terrain.path(path)?;
+            add(u32::from(path.index.0), &terrain.zone(route.zone)?.bridge, &path.uplink);
+        }
+    }
+    if let Some(hub) = &terrain.plan.hub {
+        let path = terrain.path(&hub.path)?;
+        for zone in &hub.zones {
+            add(u32::from(path.index.0), &terrain.zone(zone)?.bridge, &path.uplink);
+        }
+    }
+    for (from, to) in joined_zones(terrain) {
+        add(Mark::LOCAL, &terrain.zone(from)?.bridge, &terrain.zone(to)?.bridge);
+    }
+    builder.set("carry", &[KeyType::Mark, KeyType::Ifname, KeyType::Ifname], carry);
+    builder
+        .closed_base("between", Hook::Forward, 0)
+        .rule("ct state established,related accept", "answers and flows under way; ICMP about them")
+        .rule("tcp flags syn tcp option maxseg size set rt mtu", "segments fit the route")
+        .rule(
+            format!("ct mark & {:#x} . iifname . oifname @carry accept", Mark::PATH_MASK),
+            "a path, or a zone, that the plan lets this zone use",
+        );
+    Ok(())
+}
+
+fn leaving(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileError> {
+    let (mut four, mut six): (BTreeMap<Key, Value>, BTreeMap<Key, Value>) = Default::default();
+    for (zone, _, host) in terrain.probes()? {
+        let own = Value::Ipv4(zone.zone.ipv4.addr());
+        four.insert(Key(vec![KeyPart::Ipv4(host.ipv4)]), own);
+        if let Some(net) = zone.zone.ipv6 {
+            six.insert(Key(vec![KeyPart::Ipv6(host.ipv6)]), Value::Ipv6(net.addr()));
+        }
+    }
+    builder.map("probe_as4", &[KeyType::Ipv4], ValueType::Ipv4, four);
+    builder.map("probe_as6", &[KeyType::Ipv6], ValueType::Ipv6, six);
+    let mut egress = BTreeMap::new();
+    for path in terrain.paths.values() {
+        let key = Key(vec![KeyPart::Mark(path.index.mark())]);
+        egress.insert(key, goto(format!("nat_{}", path.index.0)));
+        exit(builder, path);
+    }
+    builder.map("egress", &[KeyType::Mark], ValueType::Verdict, egress);
+    builder
+        .base("leaving", "nat", Hook::Postrouting, 100)
+        .rule(format!("ct mark & {:#x} vmap @egress", Mark::PATH_MASK), "sources as the path wants them");
+    Ok(())
+}
+
+fn exit(builder: &mut Builder, path: &PathGround<'_>) {
+    let mut chain = builder.chain(format!("nat_{}", path.index.0));
+    if path.masquerades4() && path.masquerades6() {
+        chain.rule("masquerade", format!("path {} shows the line's address", path.id));
+        return;
+    }
+    if path.masquerades4() {
+        chain.rule("meta nfproto ipv4 masquerade", format!("path {}: nat4 masquerade", path.id));
+    }
+    if path.masquerades6() {
+        chain.rule("meta nfproto ipv6 masquerade", format!("path {}: nat66", path.id));
+    }
+    let probe = format!("on path {} nobody knows our probe hosts' addresses", path.id);
+    chain
+        .rule("snat ip to ip saddr map @probe_as4", probe.clone())
+        .rule("snat ip6 to ip6 saddr map @probe_as6", probe)
+        .rule(
+            format!(
+                "ct mark & {:#x} == {:#x} masquerade",
+                Mark::ZONE_GROUP_MASK,
+                ZoneGroupIndex::GATEWAY.mark().0
+            ),
+            "the gateway's own traffic shows the line's address",
+        );
+}

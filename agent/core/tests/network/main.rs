@@ -1,0 +1,5 @@
+//! From a site plan to the network plan, its text, and what nft says of it.
+
+mod common;
+mod golden;
+mod nft_accepts;
