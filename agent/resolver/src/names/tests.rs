@@ -1,0 +1,1 @@
+//! The decisions, driven by hand.
