@@ -1,1 +1,29 @@
+//! The only way to the network: [`Linux`] speaks to the kernel.
 
+mod attributes;
+mod conntrack;
+mod linux;
+mod listing;
+mod nf;
+mod nft;
+mod ours;
+mod rt;
+mod socket;
+mod watch;
+
+pub use linux::Linux;
+pub use watch::{Event, Watch};
+
+use rustix::io::Errno;
+use seimon_core::network_plan::ApplyError;
+
+use crate::socket::NetlinkError;
+
+/// A netlink error as an [`ApplyError`]; `doing` completes "the kernel refused to …".
+fn failure(doing: impl Into<String>, error: NetlinkError) -> ApplyError {
+    let doing = doing.into();
+    match error.errno() {
+        Some(Errno::PERM | Errno::ACCESS) => ApplyError::NotPermitted { doing },
+        Some(_) | None => ApplyError::Kernel { doing, source: error.into_io() },
+    }
+}

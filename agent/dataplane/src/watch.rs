@@ -1,0 +1,204 @@
+//! Told by the kernel when others change what is ours, and when interfaces come and go.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
+use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use seimon_board::InterfaceName;
+use seimon_core::network_plan::Ruleset;
+
+use crate::attributes::{Attribute, Attributes};
+use crate::ours::Ours;
+use crate::rt::{
+    RTM_DELLINK, RTM_DELROUTE, RTM_DELRULE, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, SeenLink, is_our_rule,
+    is_our_table, table_of,
+};
+use crate::socket::{Message, messages};
+
+const NFNLGRP_NFTABLES: u32 = 7;
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_IPV4_ROUTE: u32 = 7;
+const RTNLGRP_IPV4_RULE: u32 = 8;
+const RTNLGRP_IPV6_ROUTE: u32 = 11;
+const RTNLGRP_IPV6_RULE: u32 = 19;
+const NF_TABLES: u16 = 10;
+const NFT_MSG_NEWGEN: u16 = 15;
+const NFPROTO_INET: u8 = 1;
+const GENMSG: usize = 4;
+/// In messages about tables, chains, rules, sets and elements alike.
+const NFTA_TABLE: u16 = 1;
+const NFTA_GEN_PROC_PID: u16 = 2;
+const NFTA_GEN_PROC_NAME: u16 = 3;
+const BUFFER: usize = 1024 * 1024;
+const RECEIVE: usize = 64 * 1024;
+
+/// What others did, or what happened to an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody else changed our table; who, as the kernel names that process.
+    TableChanged { process: u32, name: String },
+    /// Somebody else changed, or an interface that went away took with it, routes in our tables or rules of ours.
+    RoutingChanged,
+    LinkUp(InterfaceName),
+    LinkDown(InterfaceName),
+    LinkRenamed { from: InterfaceName, to: InterfaceName },
+    LinkGone(InterfaceName),
+    /// More happened than the kernel could tell: look at everything.
+    Overrun,
+}
+
+/// A subscription. Readable (as a file descriptor) when there may be something in [`Watch::events`].
+#[derive(Debug)]
+pub struct Watch {
+    poll: OwnedFd,
+    nf: Socket,
+    rt: Socket,
+    ours: Ours,
+    links: BTreeMap<u32, (InterfaceName, bool)>,
+    /// The transaction being told about touches our table.
+    touched: bool,
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.as_fd()
+    }
+}
+
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+}
+
+fn subscribe(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER);
+    for group in groups {
+        socket.add_membership(*group)?;
+    }
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+impl Watch {
+    pub(crate) fn open(ours: Ours) -> io::Result<Self> {
+        let nf = subscribe(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])?;
+        let groups =
+            [RTNLGRP_LINK, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE];
+        let rt = subscribe(NETLINK_ROUTE, &groups)?;
+        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (number, socket) in [&nf, &rt].into_iter().enumerate() {
+            epoll::add(&poll, socket, epoll::EventData::new_u64(number as u64), epoll::EventFlags::IN)?;
+        }
+        let mut router = crate::rt::Router::open()?;
+        let links = router.links().map_err(io::Error::other)?;
+        let links = links.iter().map(|link| (link.index, (link.name.clone(), link.up))).collect();
+        Ok(Self { poll, nf, rt, ours, links, touched: false })
+    }
+
+    /// Everything told since the last call, in order within netfilter and within routing. Never blocks.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut buffer = Vec::with_capacity(RECEIVE);
+        while let Some(complete) = receive(&self.nf, &mut buffer) {
+            if !complete {
+                events.push(Event::Overrun);
+            }
+            for message in messages(&buffer) {
+                self.netfilter(&message, &mut events);
+            }
+        }
+        while let Some(complete) = receive(&self.rt, &mut buffer) {
+            if !complete {
+                events.push(Event::Overrun);
+            }
+            for message in messages(&buffer) {
+                self.routing(&message, &mut events);
+            }
+        }
+        events
+    }
+
+    /// A transaction is told object by object; the new generation ends it and names who made it.
+    fn netfilter(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {
+        if message.kind >> 8 != NF_TABLES {
+            return;
+        }
+        let attributes = Attributes::after(message.payload, GENMSG);
+        if message.kind & 0xff == NFT_MSG_NEWGEN {
+            if std::mem::take(&mut self.touched) {
+                let process = attributes.find(NFTA_GEN_PROC_PID).and_then(Attribute::u32_be).unwrap_or_default();
+                let name = attributes.find(NFTA_GEN_PROC_NAME).and_then(Attribute::text).unwrap_or_default();
+                if !self.ours.has_process(process) {
+                    events.push(Event::TableChanged { process, name: name.to_owned() });
+                }
+            }
+        } else {
+            let table = attributes.find(NFTA_TABLE).and_then(Attribute::text);
+            self.touched |=
+                message.payload.first() == Some(&NFPROTO_INET) && table == Some(Ruleset::TABLE);
+        }
+    }
+
+    fn routing(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {
+        match message.kind {
+            RTM_NEWLINK => events.extend(SeenLink::read(message.payload).into_iter().flat_map(|l| self.seen(l))),
+            RTM_DELLINK => {
+                // Leaving a bridge is told as the deletion of the bridge's view of it (family AF_BRIDGE).
+                let whole = message.payload.first() == Some(&0);
+                if let Some(link) = SeenLink::read(message.payload).filter(|_| whole) {
+                    self.links.remove(&link.index);
+                    events.push(Event::LinkGone(link.name));
+                }
+            }
+            RTM_NEWROUTE | RTM_DELROUTE => {
+                let ours = table_of(message.payload).is_some_and(is_our_table);
+                if ours && !self.ours.has_port(message.port) {
+                    events.push(Event::RoutingChanged);
+                }
+            }
+            RTM_NEWRULE | RTM_DELRULE => {
+                if is_our_rule(message.payload) && !self.ours.has_port(message.port) {
+                    events.push(Event::RoutingChanged);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn seen(&mut self, link: SeenLink) -> Vec<Event> {
+        let mut events = Vec::new();
+        let before = self.links.insert(link.index, (link.name.clone(), link.up));
+        if let Some((from, _)) = before.as_ref().filter(|(name, _)| *name != link.name) {
+            events.push(Event::LinkRenamed { from: from.clone(), to: link.name.clone() });
+        }
+        match (before.map(|(_, up)| up), link.up) {
+            (Some(false) | None, true) => events.push(Event::LinkUp(link.name)),
+            (Some(true), false) => events.push(Event::LinkDown(link.name)),
+            (Some(false) | None, false) | (Some(true), true) => {}
+        }
+        events
+    }
+}
+
+/// `None`: nothing more. `Some(false)`: notifications were lost, and the buffer is empty.
+fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> Option<bool> {
+    loop {
+        buffer.clear();
+        match socket.recv(buffer, 0) {
+            Ok(_) => return Some(true),
+            Err(error) => match Errno::from_io_error(&error) {
+                Some(Errno::INTR) => {}
+                Some(Errno::NOBUFS) => return Some(false),
+                Some(_) | None => return None,
+            },
+        }
+    }
+}
