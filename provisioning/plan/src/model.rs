@@ -210,9 +210,7 @@ pub struct Path {
 }
 
 /// The school's end of a WireGuard tunnel and its peer, the municipality's hub.
-///
-/// This version reads and checks it and does not bring the tunnel up yet: see
-/// [`ValidSitePlan::paths_not_carried_yet`](crate::ValidSitePlan::paths_not_carried_yet).
+/// This version reads and checks it and does not bring the tunnel up yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Wireguard {
@@ -474,11 +472,13 @@ pub struct ForwardZone {
     pub zones: Vec<ZoneId>,
 }
 
-/// UDP echo: see `seimon_ipc::echo` for the packet.
+/// The municipality's UDP echo service: it answers each packet with the source address it saw.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Echo {
+    /// Reachable over every path that has IPv4.
     pub ipv4: Ipv4Addr,
+    /// Reachable over every path that has IPv6. Absent: IPv6 is neither watched nor is its egress address learnt.
     #[serde(default)]
     pub ipv6: Option<Ipv6Addr>,
     /// UDP port.

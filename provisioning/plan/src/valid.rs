@@ -119,6 +119,13 @@ impl ValidSitePlan {
         self.permits.iter().filter(|permit| !self.is_in_force(permit, now)).collect()
     }
 
+    /// The same plan without the permits whose last day has passed at `now`: what is to be in force.
+    pub fn in_force_at(&self, now: Timestamp) -> Self {
+        let mut plan = self.clone();
+        plan.plan.permits.retain(|permit| self.is_in_force(permit, now));
+        plan
+    }
+
     /// Paths that this version understands and does not bring up yet (WireGuard). Whoever would use one must refuse
     /// with a clear word.
     pub fn paths_not_carried_yet(&self) -> Vec<&PathId> {
