@@ -1,5 +1,7 @@
 //! Decisions of the agent, without sockets, clocks, processes or async. `now` is passed in.
 
 pub mod health;
+pub mod migration;
 pub mod network_plan;
 pub mod segmentation;
+pub mod status;
