@@ -690,7 +690,7 @@ mod text {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             let ms = self.0.as_millis();
             for (factor, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")] {
-                if ms >= factor && ms % factor == 0 {
+                if ms >= factor && ms.is_multiple_of(factor) {
                     return write!(f, "{}{unit}", ms / factor);
                 }
             }

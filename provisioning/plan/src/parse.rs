@@ -17,8 +17,8 @@ use crate::valid::ValidSitePlan;
 /// The format that this version reads.
 pub const VERSION: u32 = 1;
 
-/// Bytes of the largest plan that is read.
-pub const LARGEST: usize = 1024 * 1024;
+/// Bytes of the largest plan that is read: room for more than 10,000 permits and their services.
+pub const LARGEST: usize = 4 * 1024 * 1024;
 
 /// Reads and validates a plan for a board. `file` is only named in errors; all of them are returned.
 ///

@@ -444,14 +444,14 @@ fn ten_megabytes_of_noise_are_refused_by_size_alone() {
 }
 
 #[test]
-fn a_megabyte_of_printable_noise_gives_a_bounded_list() {
+fn the_largest_printable_noise_gives_a_bounded_list() {
     let mut state = 1u32;
     let noise: String = std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let byte = state.to_be_bytes()[0];
-        if byte % 40 == 0 { '\n' } else { char::from(b' ' + byte % 94) }
+        if byte.is_multiple_of(40) { '\n' } else { char::from(b' ' + byte % 94) }
     })
-    .take(1024 * 1024)
+    .take(seimon_plan::LARGEST)
     .collect();
     let errors = errors_of(&noise);
     assert!(errors.errors.len() <= PlanErrors::MOST);
@@ -477,4 +477,22 @@ fn bytes_with_a_byte_order_mark_are_read() {
 #[test]
 fn an_empty_file_is_told_to_say_its_version() {
     assert_eq!(errors_of("").errors[0].rule, "plan/version");
+}
+
+#[test]
+fn a_plan_of_ten_thousand_permits_is_read() {
+    use std::fmt::Write;
+    let mut text = GOOD.to_owned();
+    for i in 0..10_000 {
+        let _ = write!(
+            text,
+            "[services.s{i}]\ngroup = \"affairs\"\nnames = [\"s{i}.school.example\"]\nports = [\"tcp/443\"]\n\
+             prefixes = [\"203.0.{}.{}/32\"]\n[[permits]]\nfrom = \"affairs\"\nto = \"service:s{i}\"\nwho = \"a\"\n\
+             why = \"b\"\nuntil = \"2029-03-31\"\n",
+            i / 256,
+            i % 256
+        );
+    }
+    let plan = parse(&text, "town.toml", &board()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(plan.permits.len(), 10_006);
 }

@@ -82,12 +82,13 @@ fn claims(context: &Context<'_>) -> Vec<Claim> {
 pub(super) fn overlap(context: &Context<'_>, report: &mut Report<'_>) {
     let claims = claims(context);
     for (i, later) in claims.iter().enumerate() {
-        for earlier in &claims[..i] {
+        // Services come last and may overlap each other: there can be thousands of them.
+        for earlier in claims[..i].iter().take_while(|claim| claim.kind != Kind::Service) {
             let overlaps = earlier.net.contains(&later.net) || later.net.contains(&earlier.net);
             let allowed = match (earlier.kind, later.kind) {
                 (Kind::Line, Kind::Line) => earlier.net == later.net,
-                (Kind::Service | Kind::Hub | Kind::Line, Kind::Service) => true,
-                (Kind::Inside | Kind::Zone, _) | (Kind::Hub | Kind::Service, _) | (Kind::Line, _) => false,
+                (Kind::Hub | Kind::Line | Kind::Service, Kind::Service) => true,
+                (Kind::Inside | Kind::Zone | Kind::Line | Kind::Hub | Kind::Service, _) => false,
             };
             if overlaps && !allowed {
                 report.at(
