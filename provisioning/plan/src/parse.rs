@@ -111,7 +111,10 @@ impl Reader<'_> {
         let calendar =
             TimeZone::get(&plan.site.timezone).ok().map(|zone| Calendar::new(zone, &plan.migration));
         let context = Context { plan: &plan, board: self.board, calendar: calendar.as_ref(), now: self.now };
-        errors.extend(rules::check(&context, &source, &tree));
+        // Where a path's word on IPv6 is missing, what hangs on it cannot be judged.
+        let unsaid = errors.iter().any(|error| error.rule == shape::IPV6_UNSAID);
+        let judged = |error: &PlanError| !(unsaid && rules::RESTS_ON_IPV6_WORD.contains(&error.rule));
+        errors.extend(rules::check(&context, &source, &tree).into_iter().filter(judged));
         match calendar {
             Some(calendar) if errors.is_empty() => {
                 Ok(ValidSitePlan { plan, board: self.board.clone(), calendar })
@@ -149,11 +152,11 @@ fn version(source: &Source<'_>, tree: &Node, sound: bool) -> Option<PlanError> {
     let Content::Table(table) = &tree.content else { return None };
     let known = i64::from(VERSION);
     let (offset, what, fix) = match table.get("version") {
-        None if sound => (
-            0,
-            text("the file does not say its `version`", "ファイルに `version` がありません"),
-            text("begin it with `version = 1`", "先頭に `version = 1` と書いてください"),
-        ),
+        None if sound => {
+            let what = text("the file does not say its `version`", "ファイルに `version` がありません");
+            let fix = text("begin it with `version = 1`", "先頭に `version = 1` と書いてください");
+            return Some(of_file(source.file, "plan/version", what, fix));
+        }
         None => return None,
         Some(node) => match &node.content {
             Content::Scalar(toml::Value::Integer(number)) if *number == known => return None,

@@ -5,7 +5,7 @@
 
 use serde_json::Value as Json;
 
-use crate::error::{PlanError, Source, Text, text};
+use crate::error::{PlanError, Source, Text, of_file, text};
 use crate::format;
 use crate::model::SitePlan;
 use crate::tree::{Content, Node};
@@ -105,7 +105,12 @@ impl<'a> Walk<'a> {
             .as_object()
             .and_then(|patterns| patterns.values().next())
             .or_else(|| schema.get("additionalProperties").filter(|schema| schema.is_object()));
+        let required: Vec<&str> =
+            schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
         let mut unwanted = Vec::new();
+        if let Some(properties) = properties {
+            self.right_misspelt_keys(table, path, properties);
+        }
         for (key, node) in table.iter_mut() {
             let inner = join(path, key);
             let known = properties.and_then(|properties| properties.get(key));
@@ -128,8 +133,6 @@ impl<'a> Walk<'a> {
                 unwanted.push(key.clone());
             }
         }
-        let required: Vec<&str> =
-            schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
         for key in &required {
             if !table.contains_key(*key) {
                 self.missing_key(offset, key, path, properties.and_then(|properties| properties.get(*key)));
@@ -142,6 +145,29 @@ impl<'a> Walk<'a> {
         // A bad optional value goes with its key; a bad required one stays and stops the reading later on.
         for key in unwanted.iter().filter(|key| !required.contains(&key.as_str())) {
             table.remove(key);
+        }
+    }
+
+    /// A key that can only be meant for one that is absent is reported and read as that one, so that what hangs on
+    /// it is not reported as missing too.
+    fn right_misspelt_keys(
+        &mut self,
+        table: &mut std::collections::BTreeMap<String, Node>,
+        path: &str,
+        properties: &serde_json::Map<String, Json>,
+    ) {
+        let unknown: Vec<String> =
+            table.keys().filter(|key| !properties.contains_key(*key)).cloned().collect();
+        for key in unknown {
+            let Some(meant) = nearest(&key, properties.keys().map(String::as_str)) else { continue };
+            if table.contains_key(meant) {
+                continue;
+            }
+            if let Some(node) = table.remove(&key) {
+                let names: Vec<&String> = properties.keys().collect();
+                self.unknown_key(node.key.unwrap_or(node.value), &key, path, &names);
+                table.insert(meant.to_owned(), node);
+            }
         }
     }
 
@@ -232,6 +258,13 @@ impl<'a> Walk<'a> {
             Some("array") => ("a list in [ ]", "[ ] で囲んだ一覧"),
             _ => ("a table", "テーブル"),
         };
+        let (en, ja) = match schema.get("patternProperties") {
+            Some(_) => (
+                format!("a table for each, as in [{path}.NAME]"),
+                format!("[{path}.名前] のように、それぞれのテーブル"),
+            ),
+            None => (en.to_owned(), ja.to_owned()),
+        };
         let name = if path.is_empty() { "the file" } else { path };
         let what =
             text(format!("`{name}` has the wrong kind of value"), format!("「{name}」の値の種類が違います"));
@@ -279,11 +312,20 @@ impl<'a> Walk<'a> {
         let description = schema
             .map(|schema| schema["description"].as_str().or(self.resolve(schema)["description"].as_str()))
             .and_then(|description| description)
-            .map(|description| format!(" ({})", description.lines().next().unwrap_or_default()))
+            .map(|description| format!(" ({})", first_sentence(description)))
             .unwrap_or_default();
         let fix = text(format!("add `{key}`{description}"), format!("`{key}` を追加してください"));
-        self.say(offset, MISSING_KEY, what, fix);
+        if path.is_empty() {
+            self.errors.push(of_file(self.source.file, MISSING_KEY, what, fix));
+        } else {
+            self.say(offset, MISSING_KEY, what, fix);
+        }
     }
+}
+
+fn first_sentence(description: &str) -> String {
+    let line = description.replace('\n', " ");
+    line.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned()
 }
 
 /// The JSON type wanted, `null` aside.
@@ -319,17 +361,22 @@ fn last(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
-/// The word that was probably meant: at most a third of its letters differ.
+/// The one word that was probably meant: at most a third of its letters differ, and no other is as near.
 pub(crate) fn nearest<'w>(written: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     if written.len() > 64 {
         return None;
     }
-    words
+    let mut near: Vec<(usize, &str)> = words
         .into_iter()
         .map(|word| (distance(written, word), word))
         .filter(|(distance, word)| *distance <= (word.chars().count() / 3).max(1))
-        .min()
-        .map(|(_, word)| word)
+        .collect();
+    near.sort_unstable();
+    match near[..] {
+        [(best, _), (next, _), ..] if best == next => None,
+        [(_, word), ..] => Some(word),
+        [] => None,
+    }
 }
 
 /// Levenshtein distance.
@@ -358,5 +405,6 @@ mod tests {
         assert_eq!(nearest("gatway4", words), Some("gateway4"));
         assert_eq!(nearest("resolver", words), Some("resolvers"));
         assert_eq!(nearest("colour", words), None);
+        assert_eq!(nearest("gateway5", words), None, "two words are as near");
     }
 }

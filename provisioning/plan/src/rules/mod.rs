@@ -122,6 +122,16 @@ const EARLIER: &[&str] = &[
     crate::shape::IPV6_UNSAID,
 ];
 
+/// Rules whose finding may change with a path's `ipv6`.
+pub(crate) const RESTS_ON_IPV6_WORD: &[&str] = &[
+    "plan/path-ipv6",
+    "plan/path-ipv4",
+    "plan/resolvers",
+    "plan/hub",
+    "plan/forward",
+    "plan/permit-uncarriable",
+];
+
 /// The ids of all rules.
 pub fn rules() -> impl Iterator<Item = &'static str> {
     EARLIER.iter().copied().chain(RULES.iter().map(|rule| rule.id))
