@@ -41,10 +41,10 @@ pub struct LoadSpec {
     /// Time between two operations of one client. Default: see [`KINDS`].
     #[serde(default, deserialize_with = "duration")]
     pub every: Option<Duration>,
-    /// session: how long a log-in lasts.
+    /// session: how long a log-in lasts. request, udp: how long a client works before it is quiet for `pause`.
     #[serde(default, deserialize_with = "duration")]
     pub life: Option<Duration>,
-    /// session: quiet time between log-out and the next log-in.
+    /// session: quiet time between log-out and the next log-in. request, udp: after `life`; download: between two.
     #[serde(default, deserialize_with = "duration")]
     pub pause: Option<Duration>,
     /// download, upload: size in bytes. udp: payload size.
@@ -158,6 +158,10 @@ pub const COMMON_KEYS: &[Key] = &[
 
 const EVERY: Key = key("every", "duration", "200ms", "time between two operations of one client");
 const TIMEOUT: Key = key("timeout", "duration", "5s", "how long one operation may take");
+/// Clients are staggered evenly over life + pause, so that the whole load stays steady (udp: `rate` is kept by those who
+/// are working). A device that is never quiet never leaves its old path before the drain's deadline.
+const WORK: Key = key("life", "duration", "for ever", "how long one client works before it is quiet for `pause`");
+const QUIET: Key = key("pause", "duration", "0s", "how long a client that has worked for `life` sends nothing at all");
 
 /// Every kind of load.
 pub const KINDS: &[KindInfo] = &[
@@ -172,13 +176,18 @@ pub const KINDS: &[KindInfo] = &[
             TIMEOUT,
         ],
     },
-    KindInfo { name: "request", meaning: "one short TLS connection and request each time", keys: &[EVERY, TIMEOUT] },
+    KindInfo {
+        name: "request",
+        meaning: "one short TLS connection and request each time",
+        keys: &[EVERY, TIMEOUT, WORK, QUIET],
+    },
     KindInfo {
         name: "download",
         meaning: "downloads over TLS and compares the SHA-256 checksum; begins again when done",
         keys: &[
             key("bytes", "integer", "10000000", "size of one download"),
             key("pace", "bytes/s", "0", "server's pace; 0 = as fast as it goes"),
+            key("pause", "duration", "0s", "quiet time of a client between two downloads"),
             key("timeout", "duration", "10s", "longest silence within the transfer"),
         ],
     },
@@ -199,6 +208,8 @@ pub const KINDS: &[KindInfo] = &[
             key("bytes", "integer", "64", "payload of one datagram"),
             key("packets", "integer", "10", "packets of one flow before the client takes a new port; 0 = never"),
             key("timeout", "duration", "1s", "a later answer counts as lost"),
+            WORK,
+            QUIET,
         ],
     },
     KindInfo { name: "connect", meaning: "TCP connection, closed at once", keys: &[EVERY, TIMEOUT] },

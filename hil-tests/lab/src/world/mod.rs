@@ -24,6 +24,7 @@
 pub mod events;
 pub mod gateway;
 pub mod params;
+pub(crate) mod town;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

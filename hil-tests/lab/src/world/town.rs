@@ -1,0 +1,401 @@
+//! Raising the two-line town: namespaces, links, addresses, routes.
+//!
+//! ```text
+//! affairs ─lan1┐                ┌wan1 ═carrier═ ce ── core ── hall ─┐
+//! learning lan2├───── gw ───────┤                    (DNS, files)   ├─ inet (SaaS, IdP, www, DNS, echo, drill)
+//! printers lan3┘                └wan2 ═internet═ isp ───────────────┘
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::params::Topology;
+use crate::capture::{CLIENT_DSCP, PermittedFlow, Tap, Zone};
+use crate::netns::feed;
+use crate::nodes::Node;
+use crate::wire::{Pmtu, Wire, WireConfig};
+
+/// Nodes in the order of their raising.
+const NODES: [&str; 10] = ["gw", "wires", "ce", "core", "hall", "isp", "inet", "affairs", "learning", "printers"];
+
+/// Egress address → path, as the outside world sees it.
+pub(crate) fn path_of(address: IpAddr) -> &'static str {
+    const CLOSED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+    const DIRECT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+    match address.to_canonical() {
+        IpAddr::V4(CLOSED) => "closed",
+        IpAddr::V4(DIRECT) => "direct",
+        IpAddr::V6(a) if a.segments()[..4] == [0x2001, 0xdb8, 1, 0] => "closed",
+        IpAddr::V6(a) if a == Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 2) => "direct",
+        IpAddr::V4(_) | IpAddr::V6(_) => "other",
+    }
+}
+
+/// One device of a zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// Interface that its sockets are bound to.
+    pub(crate) interface: String,
+    pub(crate) v4: Ipv4Addr,
+    pub(crate) v6: Option<Ipv6Addr>,
+    /// The zone's gateway, which is also the resolver.
+    pub(crate) gateway: Ipv4Addr,
+}
+
+/// What [`raise`] made. Fields are dropped in this order: users of namespaces first.
+#[derive(Debug)]
+pub(crate) struct Town {
+    pub(crate) wires: BTreeMap<&'static str, Wire>,
+    pub(crate) taps: BTreeMap<&'static str, Tap>,
+    pub(crate) devices: BTreeMap<&'static str, Vec<Device>>,
+    pub(crate) nodes: BTreeMap<&'static str, Arc<Node>>,
+}
+
+impl Town {
+    pub(crate) fn node(&self, name: &str) -> Result<&Arc<Node>> {
+        self.nodes.get(name).with_context(|| format!("no node `{name}`; there are {}", NODES.join(", ")))
+    }
+}
+
+/// The school's zones.
+pub(crate) fn zones() -> [Zone; 3] {
+    [
+        Zone { name: "affairs", v4: [10, 20, 1], v6: Some([0xfd20, 0, 0, 1]) },
+        Zone { name: "learning", v4: [10, 20, 2], v6: Some([0xfd20, 0, 0, 2]) },
+        Zone { name: "printers", v4: [10, 20, 3], v6: None },
+    ]
+}
+
+fn permitted() -> Vec<PermittedFlow> {
+    [("affairs", 9100), ("affairs", 631), ("learning", 631)]
+        .into_iter()
+        .map(|(from, port)| PermittedFlow { from: from.into(), to: "printers".into(), protocol: 6, port })
+        .collect()
+}
+
+/// Raises everything but servers and the gateway's own configuration.
+pub(crate) fn raise(topology: &Topology, seed: u64, start: Instant) -> Result<Town> {
+    let mut nodes = BTreeMap::new();
+    for name in NODES {
+        nodes.insert(name, Arc::new(Node::raise(name)?));
+    }
+    let town = Town { wires: BTreeMap::new(), taps: BTreeMap::new(), devices: BTreeMap::new(), nodes };
+    settings(&town)?;
+    feed("ip", &["-batch", "-"], LINKS).context("cannot make the town's links")?;
+    town.node("wires")?.ip(WIRES)?;
+    offloads(&town)?;
+    upstream(&town, topology)?;
+    let devices = schools(&town, topology)?;
+    let mut wires = BTreeMap::new();
+    for (line, ends) in [("carrier", ["carrier0", "carrier1"]), ("internet", ["internet0", "internet1"])] {
+        let seed = seed ^ line.bytes().fold(0, |sum, byte| (sum << 7) + u64::from(byte));
+        wires.insert(line, Wire::raise("wires", ends[0], ends[1], line_config(topology, line)?, seed, start)?);
+    }
+    let all = zones();
+    let mut taps = BTreeMap::new();
+    for zone in &all {
+        taps.insert(zone.name, Tap::raise(zone.name, "port", zone, &all, permitted(), start)?);
+    }
+    Ok(Town { wires, taps, devices, nodes: town.nodes })
+}
+
+fn line_config(topology: &Topology, line: &str) -> Result<WireConfig> {
+    let id = |name: &str| format!("lines.{line}.{name}");
+    Ok(WireConfig {
+        mtu: usize::try_from(topology.integer(&id("mtu")))?,
+        pmtu: pmtu(topology.word(&id("pmtu")))?,
+        delay: topology.millis(&id("delay_ms")),
+        jitter: topology.millis(&id("jitter_ms")),
+        loss: topology.share(&id("loss")),
+        burst_loss: topology.share(&id("burst_loss")),
+        reorder: topology.share(&id("reorder")),
+        duplicate: topology.share(&id("duplicate")),
+        rate: u64::try_from(topology.integer(&id("rate")))?,
+        blackhole_up: false,
+        blackhole_down: false,
+    })
+}
+
+pub(crate) fn pmtu(word: &str) -> Result<Pmtu> {
+    match word {
+        "icmp" => Ok(Pmtu::Icmp),
+        "silent" => Ok(Pmtu::Silent),
+        other => bail!("pmtu must be icmp or silent, not `{other}`"),
+    }
+}
+
+/// Before links exist, so that new interfaces inherit it.
+fn settings(town: &Town) -> Result<()> {
+    for name in ["ce", "core", "hall", "isp", "inet"] {
+        town.node(name)?.sysctl(&[
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+        ])?;
+    }
+    town.node("inet")?.sysctl(&[("ipv4/tcp_max_syn_backlog", "4096"), ("core/somaxconn", "4096")])?;
+    town.node("wires")?.sysctl(&[("ipv6/conf/default/disable_ipv6", "1"), ("ipv6/conf/all/disable_ipv6", "1")])?;
+    for name in ["affairs", "learning", "printers"] {
+        town.node(name)?.sysctl(&[
+            // Each device answers for its own address only.
+            ("ipv4/conf/all/arp_ignore", "1"),
+            ("ipv4/conf/all/arp_announce", "2"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+            ("ipv6/conf/all/accept_ra", "0"),
+            ("ipv6/conf/default/accept_ra", "0"),
+            ("ipv6/conf/default/router_solicitations", "0"),
+            // Many short connections: ports may be taken again at once.
+            ("ipv4/ip_local_port_range", "10240 65000"),
+            ("ipv4/ping_group_range", "0 65535"),
+        ])?;
+    }
+    Ok(())
+}
+
+const LINKS: &str = "\
+link add wan1 netns gw type veth peer name carrier0 netns wires
+link add line netns ce type veth peer name carrier1 netns wires
+link add wan2 netns gw type veth peer name internet0 netns wires
+link add line netns isp type veth peer name internet1 netns wires
+link add lan1 netns gw type veth peer name port netns affairs
+link add lan2 netns gw type veth peer name port netns learning
+link add lan3 netns gw type veth peer name port netns printers
+link add core netns ce type veth peer name ce netns core
+link add hall netns core type veth peer name core netns hall
+link add inet netns hall type veth peer name hall netns inet
+link add inet netns isp type veth peer name isp netns inet
+";
+
+const WIRES: &str = "\
+link set carrier0 arp off up
+link set carrier1 arp off up
+link set internet0 arp off up
+link set internet1 arp off up
+";
+
+/// The wires carry real frames: no segments larger than the MTU, checksums filled in.
+fn offloads(town: &Town) -> Result<()> {
+    let ends = [
+        ("gw", "wan1"),
+        ("gw", "wan2"),
+        ("ce", "line"),
+        ("isp", "line"),
+        ("wires", "carrier0"),
+        ("wires", "carrier1"),
+        ("wires", "internet0"),
+        ("wires", "internet1"),
+    ];
+    for (node, interface) in ends {
+        let mut command: Command = town.node(node)?.command("ethtool");
+        let done = command
+            .args(["-K", interface, "tso", "off", "gso", "off", "gro", "off", "tx", "off"])
+            .output()
+            .context("cannot run ethtool")?;
+        if !done.status.success() {
+            bail!("ethtool on {node}/{interface}: {}", String::from_utf8_lossy(&done.stderr).trim());
+        }
+    }
+    Ok(())
+}
+
+/// Everything beyond the gateway's two lines.
+fn upstream(town: &Town, topology: &Topology) -> Result<()> {
+    let mut ce = "\
+addr add 10.10.0.2/30 dev line
+link set line up
+addr add 10.40.0.1/30 dev core
+link set core up
+route add default via 10.40.0.2
+route add 10.20.0.0/16 via 10.10.0.1
+"
+    .to_owned();
+    let mut core = "\
+addr add 10.40.0.2/30 dev ce
+link set ce up
+addr add 10.40.0.5/30 dev hall
+link set hall up
+route add default via 10.40.0.6
+route add 10.20.0.0/16 via 10.40.0.1
+route add 10.10.0.0/30 via 10.40.0.1
+"
+    .to_owned();
+    let mut hall = "\
+addr add 10.50.0.53/32 dev lo
+addr add 10.50.0.10/32 dev lo
+addr add 10.40.0.6/30 dev core
+link set core up
+addr add 198.51.100.10/24 dev inet
+addr add 198.51.100.77/24 dev inet
+link set inet up
+route add default via 198.51.100.1
+route add 10.20.0.0/16 via 10.40.0.5
+route add 10.10.0.0/30 via 10.40.0.5
+"
+    .to_owned();
+    let mut isp = "\
+addr add 192.0.2.1/30 dev line
+link set line up
+addr add 198.18.0.2/30 dev inet
+link set inet up
+route add default via 198.18.0.1
+"
+    .to_owned();
+    let mut inet = "\
+addr add 10.60.0.10/32 dev lo
+addr add 198.51.100.1/24 dev hall
+link set hall up
+addr add 198.18.0.1/30 dev isp
+link set isp up
+route add 192.0.2.0/24 via 198.18.0.2
+"
+    .to_owned();
+    for host in [7, 10, 11, 20, 21, 53, 80] {
+        let _ = writeln!(inet, "addr add 203.0.113.{host}/32 dev lo\naddr add 2001:db8:113::{host}/128 dev lo nodad");
+    }
+    if topology.word("paths.direct.ipv6") == "nat66" {
+        isp += "addr add 2001:db8:2::1/64 dev line nodad\naddr add 2001:db8:f::2/64 dev inet nodad\n\
+                route add 2001:db8:113::/64 via 2001:db8:f::1\n";
+        inet += "addr add 2001:db8:f::1/64 dev isp nodad\nroute add 2001:db8:2::/64 via 2001:db8:f::2\n";
+    }
+    if topology.word("paths.closed.ipv6") == "nat66" {
+        ce += "addr add 2001:db8:1::1/64 dev line nodad\naddr add 2001:db8:d::1/64 dev core nodad\n\
+               route add 2001:db8:113::/64 via 2001:db8:d::2\n";
+        core += "addr add 2001:db8:d::2/64 dev ce nodad\naddr add 2001:db8:e::1/64 dev hall nodad\n\
+                 route add 2001:db8:113::/64 via 2001:db8:e::2\nroute add 2001:db8:1::/64 via 2001:db8:d::1\n";
+        hall += "addr add 2001:db8:e::2/64 dev core nodad\naddr add 2001:db8:10::2/64 dev inet nodad\n\
+                 route add 2001:db8:113::/64 via 2001:db8:10::1\nroute add 2001:db8:1::/64 via 2001:db8:e::1\n";
+        inet += "addr add 2001:db8:10::1/64 dev hall nodad\nroute add 2001:db8:1::/64 via 2001:db8:10::2\n";
+    }
+    for (name, lines) in [("ce", ce), ("core", core), ("hall", hall), ("isp", isp), ("inet", inet)] {
+        town.node(name)?.ip(&lines)?;
+    }
+    egress(town, "carrier", Egress::Usual)?;
+    egress(town, "internet", Egress::Usual)
+}
+
+/// Which source address the world sees of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Egress {
+    Usual,
+    /// One that is registered nowhere.
+    Foreign,
+}
+
+/// Sets the NAT upstream of a line; applies to new flows.
+pub(crate) fn egress(town: &Town, line: &str, egress: Egress) -> Result<()> {
+    let flush = "table inet upstream\ndelete table inet upstream\n";
+    let (node, rules) = match line {
+        "carrier" => {
+            let address = if egress == Egress::Usual { "198.51.100.10" } else { "198.51.100.77" };
+            let from = "{ 10.20.0.0/16, 10.10.0.0/30, 10.40.0.0/16 }";
+            ("hall", format!("oifname \"inet\" ip saddr {from} snat ip to {address}"))
+        }
+        _ if egress == Egress::Usual => ("isp", String::new()),
+        _ => (
+            "isp",
+            "oifname \"inet\" ip saddr 192.0.2.2 snat ip to 192.0.2.77\n\
+             oifname \"inet\" ip6 saddr 2001:db8:2::2 snat ip6 to 2001:db8:2::77"
+                .to_owned(),
+        ),
+    };
+    town.node(node)?.nft(&format!(
+        "{flush}table inet upstream {{ chain post {{ type nat hook postrouting priority srcnat;\n{rules}\n}} }}\n"
+    ))
+}
+
+/// The zones' devices.
+fn schools(town: &Town, topology: &Topology) -> Result<BTreeMap<&'static str, Vec<Device>>> {
+    let mut all = BTreeMap::new();
+    for (zone, number) in [("affairs", 1u8), ("learning", 2)] {
+        let count = u8::try_from(topology.integer(&format!("zones.{zone}.clients")))?;
+        let gateway = Ipv4Addr::new(10, 20, number, 1);
+        let mut lines = "link set port up\n".to_owned();
+        let mut devices = Vec::new();
+        for i in 0..count {
+            let v4 = Ipv4Addr::new(10, 20, number, 100 + i);
+            let v6 = Ipv6Addr::new(0xfd20, 0, 0, number.into(), 0, 0, 0, 0x100 + u16::from(i));
+            let metric = 100 + u32::from(i);
+            let _ = write!(
+                lines,
+                "link add c{i} link port address 02:20:0{number}:00:00:{i:02x} type macvlan mode bridge\n\
+                 addr add {v4}/24 dev c{i}\naddr add {v6}/64 dev c{i} nodad\nlink set c{i} up\n\
+                 route add default via {gateway} dev c{i} metric {metric}\n\
+                 route add default via fd20:0:0:{number}::1 dev c{i} metric {metric}\n"
+            );
+            devices.push(Device { interface: format!("c{i}"), v4, v6: Some(v6), gateway });
+        }
+        town.node(zone)?.ip(&lines)?;
+        all.insert(zone, devices);
+    }
+    town.node("printers")?.ip("addr add 10.20.3.10/24 dev port\nlink set port up\nroute add default via 10.20.3.1\n")?;
+    let printer = Device {
+        interface: "port".into(),
+        v4: Ipv4Addr::new(10, 20, 3, 10),
+        v6: None,
+        gateway: Ipv4Addr::new(10, 20, 3, 1),
+    };
+    all.insert("printers", vec![printer]);
+    for zone in ["affairs", "learning", "printers"] {
+        town.node(zone)?.nft(&format!(
+            "table inet lab {{ chain out {{ type filter hook output priority mangle;\n\
+             meta nfproto ipv4 ip dscp set {CLIENT_DSCP}\nmeta nfproto ipv6 ip6 dscp set {CLIENT_DSCP}\n}} }}\n"
+        ))?;
+    }
+    Ok(all)
+}
+
+/// The gateway as a plain router: `affairs` by the closed line, `learning` by the direct one.
+pub(crate) const STATIC_GATEWAY: (&str, &str) = (
+    "\
+link set wan1 up
+link set wan2 up
+link set lan1 up
+link set lan2 up
+link set lan3 up
+addr add 10.10.0.1/30 dev wan1
+addr add 192.0.2.2/30 dev wan2
+addr add 2001:db8:2::2/64 dev wan2 nodad
+addr add 10.20.1.1/24 dev lan1
+addr add fd20:0:0:1::1/64 dev lan1 nodad
+addr add 10.20.2.1/24 dev lan2
+addr add fd20:0:0:2::1/64 dev lan2 nodad
+addr add 10.20.3.1/24 dev lan3
+route add default via 10.10.0.2 table 101
+route add default via 192.0.2.1 table 102
+route add default via 192.0.2.1
+rule add pref 100 lookup main suppress_prefixlength 0
+rule add pref 200 iif lan1 lookup 101
+rule add pref 200 iif lan2 lookup 102
+route add default via 2001:db8:2::1
+",
+    "\
+table inet static_gateway {
+  chain pre { type nat hook prerouting priority dstnat;
+    iifname \"lan1\" ip daddr 10.20.1.1 udp dport 53 dnat ip to 10.50.0.53
+    iifname \"lan1\" ip daddr 10.20.1.1 tcp dport 53 dnat ip to 10.50.0.53
+    iifname \"lan2\" ip daddr 10.20.2.1 udp dport 53 dnat ip to 203.0.113.53
+    iifname \"lan2\" ip daddr 10.20.2.1 tcp dport 53 dnat ip to 203.0.113.53
+  }
+  chain fwd { type filter hook forward priority filter; policy drop;
+    ct state established,related accept
+    iifname \"lan1\" meta nfproto ipv6 reject
+    iifname { \"lan1\", \"lan2\" } oifname { \"wan1\", \"wan2\" } accept
+    iifname { \"lan1\", \"lan2\" } oifname \"lan3\" tcp dport { 631, 9100 } accept
+  }
+  chain post { type nat hook postrouting priority srcnat;
+    oifname \"wan2\" masquerade
+  }
+}
+",
+);
+
+/// How long a node's thread may take for a small piece of work.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
