@@ -1,1 +1,0 @@
-//! The decisions, driven by hand.
