@@ -10,6 +10,7 @@
 mod allocation;
 mod change;
 mod compile;
+mod diff;
 mod elements;
 mod fingerprint;
 mod link;
@@ -17,19 +18,23 @@ mod mark;
 mod naming;
 mod render;
 mod ruleset;
+mod sketch;
 mod terrain;
+mod transaction;
+mod verify;
 
 pub use allocation::{Allocation, AllocationError, ProbeHost};
 pub use change::{
     AffinityEntry, ApplyError, ChainState, Change, ChangeSet, Dataplane, Flow, FlowKill, Observed, TableState,
 };
 pub use compile::{CompileError, PathChoice, compile};
+pub use diff::diff;
 pub use elements::{current_element, gateway_element, real_elements};
 pub use fingerprint::key_type_text;
 pub use link::{Address, IpRule, Link, LinkKind, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
 pub use mark::{Mark, PathIndex, ZONES_TABLE, ZoneGroupIndex};
 pub use naming::bridge_name;
-pub use render::{render, render_replacement};
+pub use render::{lockdown, render, render_replacement};
 pub use ruleset::{
     Chain, ChainKind, Element, Family, Hook, Key, KeyPart, KeyType, Map, Name, Rule, Ruleset, Set, Value,
     ValueType, Verdict,
@@ -39,6 +44,9 @@ pub(crate) use elements::{
     CURRENT, REAL4, REAL6, REFUSE, affinity_set, gateway_chain, goto, use_chain, via_chain,
 };
 pub(crate) use terrain::{PathGround, RouteGround, Terrain, ZoneGround};
+
+pub use transaction::nft_diff;
+pub use verify::{Discrepancy, verify};
 
 use serde::{Deserialize, Serialize};
 

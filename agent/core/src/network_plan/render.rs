@@ -152,7 +152,7 @@ fn write_table(out: &mut String, ruleset: &Ruleset) -> fmt::Result {
     writeln!(out, "}}")
 }
 
-fn write_elements(out: &mut String, elements: impl Iterator<Item = String>) -> fmt::Result {
+pub(super) fn write_elements(out: &mut String, elements: impl Iterator<Item = String>) -> fmt::Result {
     let elements: Vec<String> = elements.collect();
     if elements.is_empty() {
         return Ok(());
@@ -164,4 +164,10 @@ fn write_elements(out: &mut String, elements: impl Iterator<Item = String>) -> f
 pub fn render_replacement(ruleset: &Ruleset) -> String {
     let table = Ruleset::TABLE;
     format!("add table inet {table}\ndelete table inet {table}\n{}", render(ruleset))
+}
+
+/// Stops all forwarding at once and leaves everything else of our table: flows, what was learnt, the gateway's own traffic.
+/// Fails where our table is missing; then nothing is forwarded anyway.
+pub fn lockdown() -> String {
+    format!("flush chain inet {} between\n", Ruleset::TABLE)
 }

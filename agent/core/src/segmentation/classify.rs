@@ -24,9 +24,9 @@ pub(super) fn write_ct(value: Mark) -> String {
     format!("ct mark set ct mark & {FOREIGN:#010x} | {:#010x}", value.0)
 }
 
-/// Statement that writes the path field of the packet's mark and nothing else.
+/// Statements that write the path field of the packet's mark and nothing else, and let the packet pass.
 pub(super) fn write_packet(path: u32) -> String {
-    format!("meta mark set meta mark & {NOT_PATH:#010x} | {path:#010x}")
+    format!("meta mark set meta mark & {NOT_PATH:#010x} | {path:#010x} accept")
 }
 
 pub(super) fn chains(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileError> {
@@ -38,7 +38,7 @@ pub(super) fn chains(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(),
         via(builder, path);
     }
     let local = builder.chain("keep_local");
-    fill(local, &[write_packet(Mark::LOCAL), "accept".into()], "known flow inside the school");
+    fill(local, &[write_packet(Mark::LOCAL)], "known flow inside the school");
     as_local(builder);
     refuse(builder);
     for path in terrain.first_paths().into_values() {
@@ -90,7 +90,7 @@ fn entry(terrain: &Terrain<'_>, builder: &mut Builder) {
 
 fn keep(builder: &mut Builder, path: PathIndex) {
     let chain = builder.chain(format!("keep_{}", path.0));
-    fill(chain, &[write_packet(u32::from(path.0)), "accept".into()], "known flows keep their path");
+    fill(chain, &[write_packet(u32::from(path.0))], "known flows keep their path");
 }
 
 /// On a path without more ado: hub prefixes, probe hosts.
@@ -102,13 +102,12 @@ fn via(builder: &mut Builder, path: &PathGround<'_>) {
     let because = format!("fixed to path {}", path.id);
     chain
         .rule(write_ct(path.index.mark()), because.clone())
-        .rule(write_packet(u32::from(path.index.0)), because.clone())
-        .rule("accept", because);
+        .rule(write_packet(u32::from(path.index.0)), because);
 }
 
 fn as_local(builder: &mut Builder) {
     let chain = builder.chain(AS_LOCAL);
-    let statements = [write_ct(Mark(Mark::LOCAL)), write_packet(Mark::LOCAL), "accept".into()];
+    let statements = [write_ct(Mark(Mark::LOCAL)), write_packet(Mark::LOCAL)];
     fill(chain, &statements, "permitted inside the school");
 }
 
@@ -142,8 +141,7 @@ fn from_line(terrain: &Terrain<'_>, builder: &mut Builder, path: &PathGround<'_>
             "nobody outside begins a flow into the school",
         )
         .rule(write_ct(path.index.mark()), because.clone())
-        .rule(write_packet(u32::from(path.index.0)), because.clone())
-        .rule("accept", because);
+        .rule(write_packet(u32::from(path.index.0)), because);
 }
 
 /// What is looked up for a source that has been found good.
@@ -314,8 +312,7 @@ fn zone_group(
                 ),
                 because.clone(),
             )
-            .rule(write_packet(u32::from(path.index.0)), because.clone())
-            .rule("accept", because);
+            .rule(write_packet(u32::from(path.index.0)), because);
     }
     Ok(())
 }

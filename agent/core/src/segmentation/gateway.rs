@@ -67,15 +67,10 @@ fn output(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileErr
         }
         let own = Mark(ZoneGroupIndex::GATEWAY.mark().0 | number);
         let because = format!("the gateway's own traffic on path {}", path.id);
-        builder
-            .chain(chain)
-            .rule(write_ct(own), because.clone())
-            .rule(write_packet(number), because.clone())
-            .rule("accept", because.clone());
+        builder.chain(chain).rule(write_ct(own), because.clone()).rule(write_packet(number), because.clone());
         builder
             .chain(format!("reply_{}", index.0))
-            .rule(write_packet(number), "the gateway answers where it was asked")
-            .rule("accept", "the gateway answers where it was asked");
+            .rule(write_packet(number), "the gateway answers where it was asked");
         builder
             .chain(format!("adopt_{}", index.0))
             .rule(write_ct(own), "a socket's own choice of path stands")
