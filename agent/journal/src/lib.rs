@@ -1,1 +1,18 @@
+//! The one durable log. A record that [`Journal::append`] accepted is on disk, synced, before it returns; a power cut at
+//! any byte afterwards does not lose it.
+//!
+//! ```text
+//!  FOLDER/journal          header │ record │ record │ … │ (torn end: cut off when opened, and reported)
+//!  FOLDER/journal.new      a creation or compaction that is not finished; of no meaning when found
+//!  FOLDER/journal.bad-N    kept aside because its middle was damaged
+//!  FOLDER/journal.lock     held while open
+//! ```
+//! All calls block. The disk is behind [`Disk`], so that tests can cut the power after every byte.
 
+mod disk;
+mod format;
+mod journal;
+
+pub use disk::{Disk, Folder};
+pub use format::{FORMAT_VERSION, MAX_PAYLOAD, Record};
+pub use journal::{AppendError, Journal, MAX_BYTES, Note, OpenError, Opened};

@@ -1,0 +1,108 @@
+//! What the journal needs of a file system, and the real one.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// One folder. Nothing is durable before the `sync` that covers it: contents and lengths by [`Disk::sync`], names by
+/// [`Disk::sync_folder`].
+pub trait Disk: fmt::Debug {
+    /// The whole file; `None` when there is none of this name.
+    fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>>;
+    /// A new, empty file, in place of any of this name.
+    fn create(&mut self, name: &str) -> io::Result<()>;
+    /// At the end. After an error any prefix may have been written.
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()>;
+    fn sync(&mut self, name: &str) -> io::Result<()>;
+    /// Atomic, in place of any file of the new name.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+    fn sync_folder(&mut self) -> io::Result<()>;
+    /// Whether a file of this name exists.
+    fn exists(&mut self, name: &str) -> io::Result<bool>;
+}
+
+/// A folder of the operating system. Locked against other processes while it exists.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    _lock: File,
+    /// The file written to last.
+    open: Option<(String, File)>,
+}
+
+impl Folder {
+    /// Makes the folder where it is missing, durably. `WouldBlock` when another process has it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if !path.is_dir() {
+            fs::create_dir_all(path)?;
+            for made in path.ancestors().skip(1).take_while(|a| !a.as_os_str().is_empty()) {
+                File::open(made)?.sync_all()?;
+            }
+        }
+        let lock =
+            OpenOptions::new().write(true).create(true).truncate(false).open(path.join("journal.lock"))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { path: path.to_owned(), _lock: lock, open: None })
+    }
+
+    fn file(&mut self, name: &str) -> io::Result<&mut File> {
+        let cached = self.open.take().filter(|(open, _)| open == name);
+        let file = match cached {
+            Some((_, file)) => file,
+            None => OpenOptions::new().read(true).write(true).open(self.path.join(name))?,
+        };
+        Ok(&mut self.open.insert((name.to_owned(), file)).1)
+    }
+}
+
+impl Disk for Folder {
+    fn read(&mut self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match File::open(self.path.join(name)) {
+            Ok(mut file) => {
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes)?;
+                Ok(Some(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<()> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        self.open = Some((name.to_owned(), file));
+        Ok(())
+    }
+
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let file = self.file(name)?;
+        file.seek(SeekFrom::End(0))?;
+        file.write_all(bytes)
+    }
+
+    fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
+        self.file(name)?.set_len(length)
+    }
+
+    fn sync(&mut self, name: &str) -> io::Result<()> {
+        self.file(name)?.sync_data()
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.open = None;
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn sync_folder(&mut self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+
+    fn exists(&mut self, name: &str) -> io::Result<bool> {
+        self.path.join(name).try_exists()
+    }
+}
