@@ -5,7 +5,8 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
-use crate::migration::{BlockReason, Cause, DrainState, Manner, State, Veto, ZoneGroup};
+use crate::health::{HealthEvent, Liveness, ServiceVerdict};
+use crate::migration::{BlockReason, Cause, DrainState, Manner, Notice, State, Veto, ZoneGroup};
 
 /// The same sentence(s) in both languages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -297,6 +298,54 @@ impl Cause {
                 format!("Everybody is off path {path}."),
             ),
         }
+    }
+}
+
+/// One line of the log about a migration.
+pub fn notice(notice: &Notice) -> Sentence {
+    match notice {
+        Notice::State { cause, .. } => cause.sentence(),
+        Notice::Vetoed { vetoes } => Cause::Vetoed { vetoes: vetoes.clone() }.sentence(),
+        Notice::ServiceBlamed { service } => Sentence::new(
+            format!("「{service}」はどの経路でも使えません。サービス側の不調とみて、このまま様子を見ます。"),
+            format!("{service} does not work over any path: its own fault, so nothing is moved."),
+        ),
+        Notice::Forced { path, clients } => Sentence::new(
+            format!("期限になったため、経路「{path}」に残っていた{clients}台を移しました。"),
+            format!("The deadline passed: the {clients} devices still on path {path} were moved."),
+        ),
+        Notice::CheckpointFailed { reason } => Cause::CheckpointFailed { reason: reason.clone() }.sentence(),
+        Notice::ChangeFailed { reason } => Cause::ChangeFailed { reason: reason.clone() }.sentence(),
+    }
+}
+
+/// One line of the log about health.
+pub fn health_event(event: &HealthEvent) -> Sentence {
+    match event {
+        HealthEvent::Path { path, verdict } => {
+            let (ja, en) = match verdict {
+                Liveness::Up => ("つながっています", "carries packets"),
+                Liveness::Down => ("つながりません", "does not carry anything"),
+                Liveness::Unknown => ("確認中です", "is being examined"),
+            };
+            Sentence::new(format!("経路「{path}」は{ja}。"), format!("Path {path} {en}."))
+        }
+        HealthEvent::Service { target, verdict } => {
+            let (service, path) = (&target.service, &target.path);
+            let (ja, en) = match verdict {
+                ServiceVerdict::Well => ("使えます", "works"),
+                ServiceVerdict::Ill => ("使えません", "does not work"),
+                ServiceVerdict::Unknown => ("確認中です", "is being examined"),
+            };
+            Sentence::new(
+                format!("経路「{path}」で「{service}」は{ja}。"),
+                format!("Over path {path}, {service} {en}."),
+            )
+        }
+        HealthEvent::Egress { path, address } => Sentence::new(
+            format!("経路「{path}」から出ると、外からは {address} と見えます。"),
+            format!("On path {path} the outside sees {address}."),
+        ),
     }
 }
 
