@@ -1,0 +1,212 @@
+//! `run` and `play`: each scenario in a process and a private world of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use seimon_lab::netns;
+use seimon_lab::report::{self, Act};
+use seimon_lab::result::{Check, Goal, Results, write_json};
+use seimon_lab::runner::{self, Options, shipped_scenarios, suitable_screen};
+use seimon_lab::scenario::Scenario;
+use serde_json::{Value, json};
+
+use super::{bin_dir, exit, line, out_dir};
+use crate::{PlayArgs, RunArgs};
+
+/// What a scenario may take beyond its own duration: raising, starting, judging.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
+    let files = files(args)?;
+    // All mistakes of all files first: nothing is more tiresome than one a run.
+    let mut scenarios = Vec::new();
+    let mut wrong = Vec::new();
+    for file in &files {
+        match Scenario::read(file) {
+            Ok(scenario) => scenarios.push(scenario),
+            Err(error) => wrong.push(format!("{:#}", anyhow::Error::from(error))),
+        }
+    }
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("\n"));
+    }
+    scenarios.retain(|s| !args.short || s.short);
+    scenarios.retain(|s| !args.sabotaged || s.sabotage.is_some());
+    if scenarios.is_empty() {
+        bail!("there is no scenario to play");
+    }
+    let bin_dir = bin_dir(args.bin_dir.as_deref())?;
+    let out = out_dir("lab")?;
+    let mut runs = Vec::new();
+    for (number, scenario) in scenarios.iter().enumerate() {
+        line(&format!(
+            "== {} of {}: {} ({} s)",
+            number + 1,
+            scenarios.len(),
+            scenario.name,
+            scenario.duration.as_secs()
+        ));
+        let without = match &scenario.sabotage {
+            Some(own) if args.sabotaged => vec![own.clone()],
+            _ => args.without.clone(),
+        };
+        runs.push(one(scenario, &bin_dir, &out, &without)?);
+    }
+    summary(&scenarios, &runs, args)
+}
+
+fn files(args: &RunArgs) -> Result<Vec<PathBuf>> {
+    if args.all || (args.sabotaged && args.files.is_empty()) {
+        return Ok(shipped_scenarios()?);
+    }
+    if args.files.is_empty() {
+        bail!("name scenario files, or --all");
+    }
+    // A shipped one may be named by its file name alone.
+    let shipped = shipped_scenarios()?;
+    Ok(args
+        .files
+        .iter()
+        .map(|file| {
+            let by_name = shipped
+                .iter()
+                .find(|s| s.file_name() == file.file_name() || s.file_stem() == file.file_name());
+            if file.is_file() { file.clone() } else { by_name.unwrap_or(file).clone() }
+        })
+        .collect())
+}
+
+/// Plays one in a process of its own; whatever happens there, there is a result.
+fn one(scenario: &Scenario, bin_dir: &Path, out: &Path, without: &[String]) -> Result<Value> {
+    let stem = scenario.file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let folder = out.join(&stem);
+    std::fs::create_dir_all(&folder)?;
+    let json = folder.join("result.json");
+    let _ = std::fs::remove_file(&json);
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("play").arg(&scenario.file).arg("--json").arg(&json).arg("--bin-dir").arg(bin_dir);
+    command.arg("--out").arg(&folder);
+    if !without.is_empty() {
+        command.arg("--without").arg(without.join(","));
+    }
+    let mut child = command.spawn().context("the lab could not be started")?;
+    let deadline = Instant::now() + scenario.duration + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let read = std::fs::read(&json).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if let Some(results) = read {
+        return Ok(results);
+    }
+    let why = match status {
+        Some(status) => format!("it could not be played ({status})"),
+        None => "it did not end in time".to_owned(),
+    };
+    line(&format!("   {why}"));
+    let check = Check::number("played", None, "0 or 1", Goal::Equal(1.0)).with_note(why);
+    Ok(serde_json::to_value(Results::new("lab", &scenario.name, scenario.seed, vec![check]))?)
+}
+
+fn summary(scenarios: &[Scenario], runs: &[Value], args: &RunArgs) -> Result<ExitCode> {
+    let checks_of = |run: &Value| run["checks"].as_array().cloned().unwrap_or_default();
+    let passed = |run: &Value| {
+        let checks = checks_of(run);
+        !checks.is_empty() && checks.iter().all(|c| c["status"] == "pass")
+    };
+    line("");
+    for (scenario, run) in scenarios.iter().zip(runs) {
+        let bad: Vec<String> = checks_of(run)
+            .iter()
+            .filter(|c| c["status"] != "pass")
+            .map(|c| {
+                format!(
+                    "{} is {} (goal {})",
+                    c["name"].as_str().unwrap_or("?"),
+                    c["value"],
+                    c["goal"].as_str().unwrap_or("?")
+                )
+            })
+            .collect();
+        let word = match (passed(run), args.sabotaged) {
+            (true, false) => "pass".to_owned(),
+            (false, false) => "FAIL".to_owned(),
+            (true, true) => {
+                format!("PASSED although `{}` was off", scenario.sabotage.as_deref().unwrap_or(""))
+            }
+            (false, true) => {
+                format!("fails without `{}`, as it must", scenario.sabotage.as_deref().unwrap_or(""))
+            }
+        };
+        line(&format!("{word:<6} {}", scenario.name));
+        for bad in bad {
+            line(&format!("         {bad}"));
+        }
+    }
+    let good = if args.sabotaged { runs.iter().all(|r| !passed(r)) } else { runs.iter().all(passed) };
+    if let Some(file) = &args.json {
+        write_json(file, &combined(runs))?;
+    }
+    Ok(exit(good))
+}
+
+/// One run as it is; several under one head, every check with its scenario's name before it.
+fn combined(runs: &[Value]) -> Value {
+    if let [one] = runs {
+        return one.clone();
+    }
+    let mut checks = Vec::new();
+    for run in runs {
+        for check in run["checks"].as_array().into_iter().flatten() {
+            let mut check = check.clone();
+            check["name"] = format!(
+                "{}: {}",
+                run["scenario"].as_str().unwrap_or("?"),
+                check["name"].as_str().unwrap_or("?")
+            )
+            .into();
+            checks.push(check);
+        }
+    }
+    json!({
+        "format": 1, "run": "lab", "scenario": "all",
+        "commit": runs.first().map(|r| r["commit"].clone()).unwrap_or_default(),
+        "seed": runs.first().map(|r| r["seed"].clone()).unwrap_or_default(),
+        "checks": checks, "runs": runs,
+    })
+}
+
+pub(crate) fn play(args: &PlayArgs) -> Result<ExitCode> {
+    netns::enter_or_reexec()?;
+    let scenario = Scenario::read(&args.file)?;
+    let options = Options {
+        bin_dir: args.bin_dir.clone(),
+        without: args.without.clone(),
+        run: "lab",
+        log: Some(args.out.join("agent.log")),
+    };
+    let mut screen = suitable_screen();
+    let played = runner::play(&scenario, &options, screen.as_mut())?;
+    line("");
+    line(played.results.table().trim_end());
+    let act = Act {
+        title_ja: &scenario.name,
+        title_en: "",
+        about_ja: "",
+        about_en: "",
+        record: &played.record,
+        results: &played.results,
+    };
+    report::write(&args.out.join("report.html"), (&scenario.name, "lab scenario"), &[act], &played.results)?;
+    played.results.write(&args.json)?;
+    Ok(exit(played.results.good()))
+}

@@ -1,0 +1,141 @@
+//! Finding a scenario's plan and changing what the scenario says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The shipped plan that suits a lab: `two-line-town.toml` with a window that is always open and times that fit into
+/// a minute.
+const TOWN: &str = "town.toml";
+const TOWN_IS: &str = "two-line-town.toml";
+
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("no plan `{name}` beside the scenario nor among the shipped ones ({TOWN}, {})", .shipped.join(", "))]
+    NotFound { name: String, shipped: Vec<String> },
+    #[error("{} cannot be read", .file.display())]
+    Unreadable {
+        file: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{} is not TOML: {reason}", .file.display())]
+    NotToml { file: PathBuf, reason: String },
+    #[error("`{key}` cannot be set: {why}")]
+    NotSettable { key: String, why: String },
+}
+
+pub(crate) fn repository() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+}
+
+/// The lab's board descriptor.
+pub fn board_file() -> PathBuf {
+    repository().join("board/boards/lab-namespace.toml")
+}
+
+/// A file of the shipped scenarios' folder.
+pub fn scenario_file(name: &str) -> PathBuf {
+    repository().join("hil-tests/scenarios").join(name)
+}
+
+/// Every shipped scenario file, by name. The demo's acts are in a folder of their own.
+pub fn shipped_scenarios() -> std::io::Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(repository().join("hil-tests/scenarios"))?
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+fn find(name: &str, beside: &Path) -> Result<PathBuf, PlanError> {
+    let examples = repository().join("provisioning/plan/examples");
+    let own = beside.parent().unwrap_or(Path::new(".")).join(name);
+    if own.is_file() {
+        return Ok(own);
+    }
+    let shipped = examples.join(if name == TOWN { TOWN_IS } else { name });
+    if shipped.is_file() {
+        return Ok(shipped);
+    }
+    let mut names: Vec<String> = std::fs::read_dir(&examples)
+        .map(|dir| dir.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect())
+        .unwrap_or_default();
+    names.sort();
+    Err(PlanError::NotFound { name: name.to_owned(), shipped: names })
+}
+
+/// The plan's text with `set` applied; `beside` is the scenario's file.
+pub fn plan_text(
+    name: &str,
+    beside: &Path,
+    sets: &[&BTreeMap<String, toml::Value>],
+) -> Result<String, PlanError> {
+    let file = find(name, beside)?;
+    let text = std::fs::read_to_string(&file)
+        .map_err(|source| PlanError::Unreadable { file: file.clone(), source })?;
+    let mut plan: toml::Table = text.parse().map_err(|e: toml::de::Error| PlanError::NotToml {
+        file: file.clone(),
+        reason: e.message().to_owned(),
+    })?;
+    if name == TOWN {
+        for (key, value) in town() {
+            put(&mut plan, key, value)?;
+        }
+    }
+    for (key, value) in sets.iter().flat_map(|set| set.iter()) {
+        put(&mut plan, key, value.clone())?;
+    }
+    toml::to_string(&plan).map_err(|e| PlanError::NotToml { file, reason: e.to_string() })
+}
+
+/// What `town.toml` sets on top of the documented example.
+pub(crate) fn town() -> [(&'static str, toml::Value); 9] {
+    let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].map(toml::Value::from).to_vec();
+    let window = toml::Table::from_iter([
+        ("days".to_owned(), toml::Value::Array(days)),
+        ("from".to_owned(), "00:00".into()),
+        ("to".to_owned(), "00:00".into()),
+    ]);
+    [
+        ("migration.windows", toml::Value::Array(vec![window.into()])),
+        ("migration.times.qualify", "5s".into()),
+        ("migration.times.soak", "8s".into()),
+        ("migration.times.drain", "30s".into()),
+        ("migration.freezes", toml::Value::Array(Vec::new())),
+        ("services.affairs.session_idle", "5s".into()),
+        ("services.idp.session_idle", "5s".into()),
+        ("services.learning.session_idle", "5s".into()),
+        ("services.drill.session_idle", "5s".into()),
+    ]
+}
+
+/// Sets a dotted key; tables on the way are made.
+fn put(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), PlanError> {
+    let wrong = |why: &str| PlanError::NotSettable { key: key.to_owned(), why: why.to_owned() };
+    let mut parts: Vec<&str> = key.split('.').collect();
+    let last = parts.pop().ok_or_else(|| wrong("it is empty"))?;
+    let mut at = table;
+    for part in parts {
+        let inner = at.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = inner.as_table_mut().ok_or_else(|| wrong(&format!("`{part}` is not a table")))?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dotted_key_reaches_into_tables_and_keeps_its_neighbours() {
+        let mut plan: toml::Table = "[services.affairs]\ngroup = \"affairs\"\n".parse().unwrap();
+        put(&mut plan, "services.affairs.session_idle", "5s".into()).unwrap();
+        put(&mut plan, "migration.times.soak", "8s".into()).unwrap();
+        let text = toml::to_string(&plan).unwrap();
+        assert!(text.contains("group = \"affairs\"") && text.contains("session_idle = \"5s\""), "{text}");
+        assert!(put(&mut plan, "services.affairs.group.more", 1.into()).is_err());
+    }
+}
