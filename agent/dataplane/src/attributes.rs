@@ -160,7 +160,9 @@ mod tests {
 
     #[test]
     fn a_truncated_or_lying_attribute_ends_the_reading_without_a_panic() {
-        for bytes in [&[8u8, 0, 1, 0, 1][..], &[0, 0, 1, 0, 0, 0, 0, 0], &[3, 0], &[0xff, 0xff, 1, 0, 1, 2, 3, 4]] {
+        for bytes in
+            [&[8u8, 0, 1, 0, 1][..], &[0, 0, 1, 0, 0, 0, 0, 0], &[3, 0], &[0xff, 0xff, 1, 0, 1, 2, 3, 4]]
+        {
             assert_eq!(Attributes(bytes).into_iter().count(), 0, "{bytes:?}");
         }
     }

@@ -1,7 +1,13 @@
-//! The only way to the network: [`Linux`] speaks to the kernel.
+//! The only way to the network, behind `seimon_core::network_plan::Dataplane`:
+//!
+//! - [`Linux`] speaks to the kernel; [`Watch`] is told by it what others do;
+//! - [`Fake`] is a kernel in memory, for tests;
+//! - [`Faulty`] fails on demand around either.
 
 mod attributes;
 mod conntrack;
+mod fake;
+mod faulty;
 mod linux;
 mod listing;
 mod nf;
@@ -11,6 +17,8 @@ mod rt;
 mod socket;
 mod watch;
 
+pub use fake::{Container, Fake, Kernel, Table};
+pub use faulty::{Faulty, Moment};
 pub use linux::Linux;
 pub use watch::{Event, Watch};
 

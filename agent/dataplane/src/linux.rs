@@ -10,8 +10,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use seimon_board::{InterfaceName, MacAddress};
 use seimon_core::network_plan::{
-    AffinityEntry, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, Key, KeyPart, Link, LinkKind,
-    Observed, PathIndex, Sysctl, TableState,
+    AffinityEntry, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, Key, KeyPart, Observed,
+    PathIndex, Sysctl, TableState,
 };
 
 use crate::conntrack::Conntrack;
@@ -48,7 +48,11 @@ pub(crate) fn affinity_element(entry: &AffinityEntry) -> Element {
     }
 }
 
-pub(crate) fn affinity_entry(path: PathIndex, key: &Key, remaining: Option<Duration>) -> Option<AffinityEntry> {
+pub(crate) fn affinity_entry(
+    path: PathIndex,
+    key: &Key,
+    remaining: Option<Duration>,
+) -> Option<AffinityEntry> {
     let [KeyPart::Mark(mark), KeyPart::Ether(client)] = key.0.as_slice() else { return None };
     let remaining = remaining.unwrap_or_default();
     Some(AffinityEntry { path, zone_group: mark.zone_group()?, client: *client, remaining })
@@ -174,7 +178,9 @@ impl Dataplane for Linux {
         let mut entries = Vec::new();
         for path in paths {
             let name = affinity_set(*path);
-            let Some(container) = containers.iter().find(|container| container.name == name) else { continue };
+            let Some(container) = containers.iter().find(|container| container.name == name) else {
+                continue;
+            };
             let found = self.tables.elements(container).map_err(unlisted)?;
             entries.extend(found.iter().filter_map(|(key, _, left)| affinity_entry(*path, key, *left)));
         }
@@ -211,13 +217,4 @@ fn set_sysctl(wanted: &Sysctl) -> Result<(), ApplyError> {
         Some(Errno::PERM | Errno::ACCESS | Errno::ROFS) => ApplyError::NotPermitted { doing: doing() },
         Some(_) | None => ApplyError::Kernel { doing: doing(), source },
     })
-}
-
-/// The interface that a link's description needs to exist beforehand.
-pub(crate) fn needs(link: &Link) -> Vec<&InterfaceName> {
-    match &link.kind {
-        LinkKind::Uplink => vec![&link.name],
-        LinkKind::Bridge { members } => members.iter().collect(),
-        LinkKind::Probe { bridge, .. } => vec![bridge],
-    }
 }

@@ -115,9 +115,8 @@ pub(crate) struct Message<'a> {
 /// The messages of a datagram; a malformed rest is left out.
 pub(crate) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
-        let word = |range: std::ops::Range<usize>| {
-            Some(u32::from_ne_bytes(datagram.get(range)?.try_into().ok()?))
-        };
+        let word =
+            |range: std::ops::Range<usize>| Some(u32::from_ne_bytes(datagram.get(range)?.try_into().ok()?));
         let len = usize::try_from(word(0..4)?).ok()?;
         let kind_and_flags = datagram.get(4..8)?;
         let kind = u16::from_ne_bytes(kind_and_flags[0..2].try_into().ok()?);
@@ -301,7 +300,9 @@ impl Netlink {
                 match message.kind {
                     NLMSG_DONE => {
                         return match refusal(&message) {
-                            Some(refusal) if refusal.errno != Errno::INTR => Err(NetlinkError::Refused(refusal)),
+                            Some(refusal) if refusal.errno != Errno::INTR => {
+                                Err(NetlinkError::Refused(refusal))
+                            }
                             Some(_) => Ok(false),
                             None => Ok(consistent),
                         };

@@ -41,12 +41,18 @@ const RECEIVE: usize = 64 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Somebody else changed our table; who, as the kernel names that process.
-    TableChanged { process: u32, name: String },
+    TableChanged {
+        process: u32,
+        name: String,
+    },
     /// Somebody else changed, or an interface that went away took with it, routes in our tables or rules of ours.
     RoutingChanged,
     LinkUp(InterfaceName),
     LinkDown(InterfaceName),
-    LinkRenamed { from: InterfaceName, to: InterfaceName },
+    LinkRenamed {
+        from: InterfaceName,
+        to: InterfaceName,
+    },
     LinkGone(InterfaceName),
     /// More happened than the kernel could tell: look at everything.
     Overrun,
@@ -134,7 +140,8 @@ impl Watch {
         let attributes = Attributes::after(message.payload, GENMSG);
         if message.kind & 0xff == NFT_MSG_NEWGEN {
             if std::mem::take(&mut self.touched) {
-                let process = attributes.find(NFTA_GEN_PROC_PID).and_then(Attribute::u32_be).unwrap_or_default();
+                let process =
+                    attributes.find(NFTA_GEN_PROC_PID).and_then(Attribute::u32_be).unwrap_or_default();
                 let name = attributes.find(NFTA_GEN_PROC_NAME).and_then(Attribute::text).unwrap_or_default();
                 if !self.ours.has_process(process) {
                     events.push(Event::TableChanged { process, name: name.to_owned() });
@@ -142,14 +149,15 @@ impl Watch {
             }
         } else {
             let table = attributes.find(NFTA_TABLE).and_then(Attribute::text);
-            self.touched |=
-                message.payload.first() == Some(&NFPROTO_INET) && table == Some(Ruleset::TABLE);
+            self.touched |= message.payload.first() == Some(&NFPROTO_INET) && table == Some(Ruleset::TABLE);
         }
     }
 
     fn routing(&mut self, message: &Message<'_>, events: &mut Vec<Event>) {
         match message.kind {
-            RTM_NEWLINK => events.extend(SeenLink::read(message.payload).into_iter().flat_map(|l| self.seen(l))),
+            RTM_NEWLINK => {
+                events.extend(SeenLink::read(message.payload).into_iter().flat_map(|l| self.seen(l)))
+            }
             RTM_DELLINK => {
                 // Leaving a bridge is told as the deletion of the bridge's view of it (family AF_BRIDGE).
                 let whole = message.payload.first() == Some(&0);
@@ -164,10 +172,10 @@ impl Watch {
                     events.push(Event::RoutingChanged);
                 }
             }
-            RTM_NEWRULE | RTM_DELRULE => {
-                if is_our_rule(message.payload) && !self.ours.has_port(message.port) {
-                    events.push(Event::RoutingChanged);
-                }
+            RTM_NEWRULE | RTM_DELRULE
+                if is_our_rule(message.payload) && !self.ours.has_port(message.port) =>
+            {
+                events.push(Event::RoutingChanged);
             }
             _ => {}
         }

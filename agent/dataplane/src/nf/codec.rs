@@ -274,9 +274,7 @@ mod tests {
 
     /// As `nft --debug=netlink list ruleset` prints registers: 32-bit words of the host.
     fn words(text: &str) -> Vec<u8> {
-        text.split(' ')
-            .flat_map(|word| u32::from_str_radix(word, 16).expect("hex").to_ne_bytes())
-            .collect()
+        text.split(' ').flat_map(|word| u32::from_str_radix(word, 16).expect("hex").to_ne_bytes()).collect()
     }
 
     fn ifname(name: &str) -> KeyPart {
@@ -303,7 +301,11 @@ mod tests {
                 None,
             ),
             (
-                vec![ifname("br0"), KeyPart::Ipv4Prefix("10.0.0.0/8".parse().expect("net")), KeyPart::PortRange(100, 200)],
+                vec![
+                    ifname("br0"),
+                    KeyPart::Ipv4Prefix("10.0.0.0/8".parse().expect("net")),
+                    KeyPart::PortRange(100, 200),
+                ],
                 "00307262 00000000 00000000 00000000 0000000a 00006400",
                 Some("00307262 00000000 00000000 00000000 ffffff0a 0000c800"),
             ),
@@ -364,13 +366,9 @@ mod tests {
     fn a_goto_is_the_bytes_that_nft_sends() {
         let mut bytes = Vec::new();
         put_value(&mut bytes, &Value::Verdict(Verdict::Goto("use_1_1".into())));
-        let expected = [
-            &[24u8, 0, 2, 0x80][..],
-            &[8, 0, 1, 0, 0xff, 0xff, 0xff, 0xfc],
-            &[12, 0, 2, 0],
-            b"use_1_1\0",
-        ]
-        .concat();
+        let expected =
+            [&[24u8, 0, 2, 0x80][..], &[8, 0, 1, 0, 0xff, 0xff, 0xff, 0xfc], &[12, 0, 2, 0], b"use_1_1\0"]
+                .concat();
         #[cfg(target_endian = "little")]
         assert_eq!(bytes, expected);
         let _ = expected;
@@ -380,7 +378,10 @@ mod tests {
     fn an_address_range_that_is_no_prefix_is_not_made_into_one() {
         let fields = [KeyType::Ipv4];
         assert_eq!(decode_key(&fields, &[10, 0, 0, 1], Some(&[10, 0, 0, 6])), None);
-        assert_eq!(decode_key(&fields, &[10, 0, 0, 1], Some(&[10, 0, 0, 1])), Some(Key(vec![ip4("10.0.0.1")])));
+        assert_eq!(
+            decode_key(&fields, &[10, 0, 0, 1], Some(&[10, 0, 0, 1])),
+            Some(Key(vec![ip4("10.0.0.1")]))
+        );
     }
 
     #[test]

@@ -106,7 +106,10 @@ pub(crate) struct Put<'a> {
     pub(crate) lifetime: Option<Duration>,
 }
 
-/// What the elements of a dump are.
+/// An element with its value (in maps) and the time that it has left (where it has a time-out).
+pub(crate) type Decoded = (Key, Option<Value>, Option<Duration>);
+
+/// What an observation shows of a container.
 pub(crate) type Elements = BTreeMap<Key, Option<Value>>;
 
 #[derive(Debug)]
@@ -204,10 +207,7 @@ impl NfTables {
     }
 
     /// Elements with the time that each has left; those that we cannot express are left out.
-    pub(crate) fn elements(
-        &mut self,
-        container: &Container,
-    ) -> Result<Vec<(Key, Option<Value>, Option<Duration>)>, NetlinkError> {
+    pub(crate) fn elements(&mut self, container: &Container) -> Result<Vec<Decoded>, NetlinkError> {
         let Some(fields) = &container.key else { return Ok(Vec::new()) };
         let mut raw = Vec::new();
         self.netlink.dump(
@@ -222,7 +222,11 @@ impl NfTables {
                 Some((_, payload)) => raw.extend(raw_elements(payload, container.value)),
             },
         )?;
-        Ok(if container.flags & SET_INTERVAL != 0 && fields.len() == 1 { pair_ends(fields, raw) } else { plain(fields, raw) })
+        Ok(if container.flags & SET_INTERVAL != 0 && fields.len() == 1 {
+            pair_ends(fields, raw)
+        } else {
+            plain(fields, raw)
+        })
     }
 }
 
@@ -298,7 +302,10 @@ fn container(payload: &[u8]) -> Option<Container> {
         flags,
         key: codec::key_types(key_type),
         value: data_type.and_then(codec::value_type),
-        size: attributes.find(NFTA_SET_DESC).and_then(|d| d.nested().find(NFTA_SET_DESC_SIZE)).and_then(Attribute::u32_be),
+        size: attributes
+            .find(NFTA_SET_DESC)
+            .and_then(|d| d.nested().find(NFTA_SET_DESC_SIZE))
+            .and_then(Attribute::u32_be),
         raw_types: (key_type, data_type),
     })
 }
@@ -322,14 +329,13 @@ fn raw_elements(payload: &[u8], value: Option<ValueType>) -> Vec<Raw> {
             first: data(NFTA_ELEM_KEY)?,
             last: data(NFTA_ELEM_KEY_END),
             is_end: flags & ELEM_INTERVAL_END != 0,
-            value: value.and_then(|kind| codec::decode_value(kind, attributes.find(NFTA_ELEM_DATA)?.nested())),
+            value: value
+                .and_then(|kind| codec::decode_value(kind, attributes.find(NFTA_ELEM_DATA)?.nested())),
             remaining: expiration.map(Duration::from_millis),
         })
     };
     list.nested().into_iter().filter_map(|item| element(item.nested())).collect()
 }
-
-type Decoded = (Key, Option<Value>, Option<Duration>);
 
 fn plain(fields: &[KeyType], raw: Vec<Raw>) -> Vec<Decoded> {
     raw.into_iter()

@@ -102,8 +102,10 @@ impl Links {
                 LinkKind::Probe { bridge: self.by_index(link.master?)?.name.clone(), far, far_mac }
             } else if link.ours && link.kind == "bridge" {
                 let members = self.iter().filter(|member| member.master == Some(link.index));
-                let mut members: Vec<_> =
-                    members.filter(|member| member.far_end().is_none()).map(|member| member.name.clone()).collect();
+                let mut members: Vec<_> = members
+                    .filter(|member| member.far_end().is_none())
+                    .map(|member| member.name.clone())
+                    .collect();
                 members.sort();
                 LinkKind::Bridge { members }
             } else {
@@ -246,8 +248,12 @@ impl Router {
             self.ask(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &change_of(0, attributes))
                 .map_err(|error| failed(format!("make the veth pair {near}, {far}"), error))?;
             let index = self.links()?.index(near)?;
-            self.ask(RTM_NEWLINK, 0, &change_of(index, vec![LinkAttribute::IfAlias(far_alias(far, far_mac))]))
-                .map_err(|error| failed(format!("describe {near}"), error))?;
+            self.ask(
+                RTM_NEWLINK,
+                0,
+                &change_of(index, vec![LinkAttribute::IfAlias(far_alias(far, far_mac))]),
+            )
+            .map_err(|error| failed(format!("describe {near}"), error))?;
         }
         let links = self.links()?;
         let seen = links.by_name(near).ok_or_else(|| ApplyError::NoSuchInterface(near.clone()))?;

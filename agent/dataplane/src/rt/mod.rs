@@ -176,8 +176,7 @@ impl Router {
             let interface = links.by_index(index)?.name.clone();
             Some(Address { interface, address: IpNet::new(ip, *payload.get(1)?).ok()? })
         };
-        self.list(RTM_GETADDR, RTM_NEWADDR, IFADDRMSG, read)
-            .map_err(|error| failed("list addresses", error))
+        self.list(RTM_GETADDR, RTM_NEWADDR, IFADDRMSG, read).map_err(|error| failed("list addresses", error))
     }
 
     /// Neighbours with a usable MAC address.

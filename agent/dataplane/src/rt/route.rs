@@ -15,8 +15,8 @@ use seimon_core::network_plan::{
 };
 
 use super::{
-    Links, OURS, RTM_DELROUTE, RTM_DELRULE, RTM_GETROUTE, RTM_GETRULE, RTM_NEWROUTE, RTM_NEWRULE, Router, failed,
-    family_of,
+    Links, OURS, RTM_DELROUTE, RTM_DELRULE, RTM_GETROUTE, RTM_GETRULE, RTM_NEWROUTE, RTM_NEWRULE, Router,
+    failed, family_of,
 };
 use crate::attributes::{Attribute, Attributes};
 use crate::socket::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -82,7 +82,10 @@ impl Router {
         message.header.scope = RouteScope::NoWhere;
         self.ask_idempotent(RTM_DELROUTE, 0, &message, &[Errno::SRCH, Errno::NOENT, Errno::NODEV]).map_err(
             |error| {
-                failed(format!("remove the route to {} in table {:#x}", route.destination, route.table), error)
+                failed(
+                    format!("remove the route to {} in table {:#x}", route.destination, route.table),
+                    error,
+                )
             },
         )
     }
