@@ -7,6 +7,9 @@ use crate::args::Lang;
 use crate::screen::{Look, Paint, clean, pad, table, width};
 use crate::words::{self, pick, say};
 
+/// Columns of `[YELLOW]`.
+const WIDEST_LAMP: usize = 8;
+
 /// Everything.
 pub(crate) fn status(lang: Lang, look: Look, status: &Status) -> String {
     let mut text = header(lang, look, status);
@@ -96,7 +99,11 @@ fn group(lang: Lang, look: Look, group: &GroupStatus) -> String {
         }
     });
     let name = pad(&format!("{}/{}", group.zone, group.group), 20);
-    let mut text = format!("  {} {name} {way}  {state}{remaining}\n", lamp(lang, look, group.light));
+    let mut text = format!(
+        "  {}{} {name} {way}  {state}{remaining}\n",
+        lamp(lang, look, group.light),
+        " ".repeat(WIDEST_LAMP.saturating_sub(width(&lamp_text(lang, group.light))))
+    );
     let mut line = |ja: &str, en: &str, content: &str| {
         if !content.is_empty() {
             text.push_str(&look.indented(6, &format!("{}{content}", say(lang, ja, en))));
@@ -111,7 +118,12 @@ fn group(lang: Lang, look: Look, group: &GroupStatus) -> String {
     for veto in &group.vetoes {
         line("今は移せない理由: ", "no move now: ", &pick(lang, veto));
     }
-    line("すること: ", "to do: ", &words::to_do(lang, group).unwrap_or_default());
+    let to_do = words::to_do(lang, group).unwrap_or_default();
+    let mut to_do = to_do.lines();
+    line("すること: ", "to do: ", to_do.next().unwrap_or_default());
+    for command in to_do {
+        text.push_str(&format!("      {command}\n"));
+    }
     text
 }
 

@@ -67,17 +67,17 @@ pub(crate) fn service_health(lang: Lang, health: &str) -> String {
     say(lang, ja, en)
 }
 
-/// What the reader should do about a group; `None`: nothing.
+/// What the reader should do about a group, commands on lines of their own; `None`: nothing.
 pub(crate) fn to_do(lang: Lang, group: &GroupStatus) -> Option<String> {
     let name = format!("{}/{}", group.zone, group.group);
     let (ja, en) = match group.state.as_str() {
         _ if group.paused => (
-            format!("再開するには: seimonctl migrate resume {name}"),
-            format!("to go on: seimonctl migrate resume {name}"),
+            format!("再開するには:\n  seimonctl migrate resume {name}"),
+            format!("to go on:\n  seimonctl migrate resume {name}"),
         ),
         "Qualifying" | "CuttingOver" | "Soaking" => (
-            format!("自動で進みます。待っていてください。元に戻すには: seimonctl migrate rollback {name}"),
-            format!("it goes on by itself; wait. To go back: seimonctl migrate rollback {name}"),
+            format!("自動で進みます。待っていてください。元に戻すには:\n  seimonctl migrate rollback {name}"),
+            format!("it goes on by itself; wait. To go back:\n  seimonctl migrate rollback {name}"),
         ),
         "RollingBack" => (
             "自動で元の経路に戻ります。待っていてください。".to_owned(),

@@ -1,0 +1,5 @@
+//! `seimonctl` as its users run it.
+
+mod common;
+mod plan_check;
+mod talk;
