@@ -77,10 +77,12 @@ impl Container {
 }
 
 impl Fake {
-    /// A kernel with these interfaces, all down, and nothing else.
+    /// A kernel with these interfaces and `lo`, all down, and nothing else.
     pub fn new(interfaces: impl IntoIterator<Item = InterfaceName>) -> Self {
         let fake = Self::default();
-        fake.with(|kernel| kernel.interfaces = interfaces.into_iter().map(|name| (name, false)).collect());
+        let loopback = InterfaceName::new("lo").ok();
+        let all = interfaces.into_iter().chain(loopback).map(|name| (name, false)).collect();
+        fake.with(|kernel| kernel.interfaces = all);
         fake
     }
 

@@ -157,6 +157,40 @@ fn affinity_is_refreshed_read_back_and_taken_away() -> Result<()> {
     })
 }
 
+/// A learnt entry is the same to us as one that we put in.
+#[test]
+fn what_a_rule_learnt_is_read_and_refreshed() -> Result<()> {
+    in_fresh_namespace("elements::what_a_rule_learnt_is_read_and_refreshed", || {
+        sh("ip link add p1 type veth peer x1; ip link set x1 address 02:00:5e:00:00:21; ip link set p1 up; ip link set x1 up
+            sysctl -qw net.ipv6.conf.x1.disable_ipv6=1")?;
+        let mut linux = Linux::open()?;
+        let learning = r#"table inet seimon {
+            set aff_3 { type mark . ether_addr; size 65535; flags dynamic,timeout; }
+            chain pre {
+                type filter hook prerouting priority -150; policy accept;
+                iifname "p1" ct mark set ct mark & 0xfff00000 | 0x203
+                iifname "p1" update @aff_3 { ct mark & 0xfff00 . ether saddr timeout 30m }
+            }
+        }"#;
+        apply(&mut linux, [nft(learning)])?;
+        // A frame from x1 with an IPv4 packet in it: the kernel sends one for a neighbour that it believes to know.
+        sh("ip addr add 10.0.0.1/24 dev x1; ip neigh add 10.0.0.9 lladdr $(ip -o link show p1 | grep -o 'ether [0-9a-f:]*' | cut -d' ' -f2) dev x1
+            ping -c 1 -W 0.1 10.0.0.9 >/dev/null || true")?;
+        let seen = linux.affinity(&[PathIndex(3)])?;
+        ensure!(seen.len() == 1, "{seen:?}");
+        ensure!(seen[0].client == "02:00:5e:00:00:21".parse()? && seen[0].zone_group == ZoneGroupIndex(2));
+        ensure!(seen[0].remaining > Duration::from_secs(29 * 60), "{seen:?}");
+        let shorter = AffinityEntry { remaining: Duration::from_secs(60), ..seen[0].clone() };
+        apply(&mut linux, [Change::Affinity { add: vec![shorter], remove: vec![] }])?;
+        let seen = linux.affinity(&[PathIndex(3)])?;
+        ensure!(seen.len() == 1 && seen[0].remaining <= Duration::from_secs(60), "{seen:?}");
+        sh("ping -c 1 -W 0.1 10.0.0.9 >/dev/null || true")?;
+        let seen = linux.affinity(&[PathIndex(3)])?;
+        ensure!(seen[0].remaining > Duration::from_secs(60), "the rule goes on refreshing it: {seen:?}");
+        Ok(())
+    })
+}
+
 /// The value under the key that is moved.
 fn listed_value(linux: &mut Linux) -> Result<Option<Value>> {
     let key = Key(vec![KeyPart::Mark(Mark(3)), KeyPart::Ipv4(50.into())]);

@@ -5,6 +5,7 @@
 mod elements;
 mod flows;
 mod observe;
+mod plan;
 mod routing;
 mod watch;
 
