@@ -81,7 +81,8 @@ impl Supervised {
 
     pub(crate) fn start(&mut self, program: &Program, now: Instant) -> Result<()> {
         self.stop(now);
-        let started = spawn(program).with_context(|| format!("{} cannot be started", program.executable.display()));
+        let started =
+            spawn(program).with_context(|| format!("{} cannot be started", program.executable.display()));
         match started {
             Ok((child, stream)) => {
                 self.starts += 1;
@@ -104,6 +105,19 @@ impl Supervised {
     fn grow_pause(&mut self, now: Instant) {
         self.start_at = now + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+
+    /// It could not even be prepared; try again after a pause.
+    pub(crate) fn postpone(&mut self, now: Instant) {
+        if self.running.is_none() && self.start_at <= now {
+            self.grow_pause(now);
+        }
+    }
+
+    /// It was stopped on purpose: start it again without a pause.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.start_at = now;
+        self.pause = FIRST_PAUSE;
     }
 
     /// Kills it if it runs; it may be started again at once or after its pause.
@@ -154,8 +168,11 @@ impl Supervised {
     /// Waits until something can be read (or written, if there is something to write). Never ends while not running.
     pub(crate) async fn ready(&self) {
         let Some(running) = &self.running else { return std::future::pending().await };
-        let interest =
-            if running.outgoing.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+        let interest = if running.outgoing.is_empty() {
+            Interest::READABLE
+        } else {
+            Interest::READABLE | Interest::WRITABLE
+        };
         if let Err(error) = running.stream.ready(interest).await {
             tracing::warn!(child = self.name, %error, "socket pair");
         }

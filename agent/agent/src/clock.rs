@@ -52,7 +52,9 @@ pub(crate) fn monotonic() -> Instant {
 
 /// Changes at each boot; instants of [`monotonic`] compare only while it stays the same.
 pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|id| id.trim().to_owned())
+        .unwrap_or_default()
 }
 
 /// Identity of this machine, for the journal: one that was copied from another box is refused.

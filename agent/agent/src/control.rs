@@ -95,7 +95,8 @@ async fn talk(
             }
         };
         if request.version != VERSION {
-            let reason = format!("this agent speaks version {VERSION}, the request is version {}", request.version);
+            let reason =
+                format!("this agent speaks version {VERSION}, the request is version {}", request.version);
             send(&mut stream, &Response::Malformed { reason }).await?;
             continue;
         }
@@ -151,7 +152,8 @@ async fn send(stream: &mut UnixStream, response: &Response) -> Result<()> {
 fn may_ask(stream: &UnixStream) -> Result<(), String> {
     let peer = socket_peercred(stream).map_err(|error| format!("the peer cannot be identified: {error}"))?;
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
-    if peer.uid.is_root() || peer.uid == uid || (peer.gid == gid && !gid.is_root()) || in_group(peer.pid, gid) {
+    if peer.uid.is_root() || peer.uid == uid || (peer.gid == gid && !gid.is_root()) || in_group(peer.pid, gid)
+    {
         return Ok(());
     }
     Err(format!("user {} is neither root nor in the agent's group ({})", peer.uid.as_raw(), gid.as_raw()))
@@ -161,7 +163,9 @@ fn in_group(pid: rustix::process::Pid, gid: rustix::process::Gid) -> bool {
     if gid.is_root() {
         return false;
     }
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())) else { return false };
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())) else {
+        return false;
+    };
     status
         .lines()
         .find_map(|line| line.strip_prefix("Groups:"))

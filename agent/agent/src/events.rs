@@ -72,6 +72,11 @@ impl Events {
         let _followers = self.feed.send(event);
     }
 
+    /// How many there have been.
+    pub(crate) fn recorded(&self) -> u64 {
+        self.next - 1
+    }
+
     pub(crate) fn since(&self, seq: u64) -> Vec<Event> {
         self.kept.iter().filter(|event| event.seq > seq).cloned().collect()
     }

@@ -1,0 +1,438 @@
+//! The agent: pure cores, the kernel, the children and the journal, wired to one loop.
+//!
+//! Everything happens on one thread. [`Agent::turn`] does what is due now; [`run`] waits for the next reason to turn.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use seimon_board::{Board, Instant};
+use seimon_core::health::{Health, HealthConfig};
+use seimon_core::migration::{BootId, Checkpoint, Config, Machine, Mechanisms, ZoneGroup};
+use seimon_core::network_plan::{Change, ChangeSet, Dataplane as _, Generation, PathChoice, Sysctl};
+use seimon_dataplane::{Linux, Watch};
+use seimon_ipc::control::Bilingual;
+use seimon_ipc::resolver::{ResolverConfig, ResolverStats};
+use seimon_plan::{PathId, ServiceId, ValidSitePlan};
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::census::Census;
+use crate::children::{Program, Supervised, beside};
+use crate::cli;
+use crate::clock::{self, Clock, Reading};
+use crate::conduct::bare_view;
+use crate::control;
+use crate::events::{Events, Happening};
+use crate::network::{Choices, Convergence, Network};
+use crate::plans::{self, LoadedPlan};
+use crate::probing::Probing;
+use crate::sabotage::Sabotage;
+use crate::store::{Store, StoredPlan};
+
+/// Counting flows and affinity, judging windows, feeding the watchdog.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// Looking at the kernel although nobody said that anything changed.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// After a converge that failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// Foreign changes come in bursts; this long after the first, one look.
+const SETTLE: Duration = Duration::from_millis(2);
+const CLOCK_FLOOR_EVERY: Duration = Duration::from_secs(3600);
+
+/// How far the probe has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProbeState {
+    Off,
+    Greeted,
+    Ready,
+}
+
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) board: Board,
+    pub(crate) executable: PathBuf,
+    pub(crate) sabotage: Sabotage,
+    pub(crate) clock: Clock,
+    pub(crate) boot: BootId,
+    pub(crate) store: Store,
+    pub(crate) loaded: LoadedPlan,
+    pub(crate) command_line_digest: u64,
+    pub(crate) network: Network,
+    pub(crate) health: Health,
+    pub(crate) machines: BTreeMap<ZoneGroup, Machine>,
+    pub(crate) census: Census,
+    pub(crate) probing: Probing,
+    pub(crate) probe: Supervised,
+    pub(crate) probe_state: ProbeState,
+    pub(crate) resolver: Supervised,
+    pub(crate) resolver_program: Option<Program>,
+    pub(crate) resolver_config: Option<ResolverConfig>,
+    pub(crate) resolver_stats: ResolverStats,
+    pub(crate) events: Events,
+    pub(crate) converge_at: Option<Instant>,
+    pub(crate) housekeeping_at: Instant,
+    pub(crate) clock_floor_at: Instant,
+    pub(crate) day: Option<Date>,
+    pub(crate) announced: bool,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub(crate) async fn run(args: cli::Run) -> Result<()> {
+    std::fs::create_dir_all(&args.state_dir).with_context(|| format!("{}", args.state_dir.display()))?;
+    std::fs::create_dir_all(&args.runtime_dir).with_context(|| format!("{}", args.runtime_dir.display()))?;
+    let control_socket = control::listen(&args.runtime_dir.join("control.sock"));
+    let mut agent = Agent::new(&args)?;
+    let (requests, mut incoming) = mpsc::channel(16);
+    let (metrics_requests, mut metrics) = mpsc::channel(4);
+    tokio::task::spawn_local(control::serve(control_socket?, requests, agent.events.feed()));
+    let metrics_socket = control::listen(&args.runtime_dir.join("metrics.sock"))?;
+    tokio::task::spawn_local(control::serve_metrics(metrics_socket, metrics_requests));
+    let mut watch = register(agent.network.dataplane().watch()?)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        let now = agent.clock.now();
+        agent.turn(now);
+        let wait = agent.next_turn().map_or(HOUSEKEEPING, |at| at.since(clock::monotonic()));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = agent.resolver.ready() => {}
+            () = agent.probe.ready() => {}
+            ready = watch.readable_mut() => {
+                let mut ready = ready.context("the kernel's notifications")?;
+                let news = ready.get_inner_mut().events();
+                ready.clear_ready();
+                agent.hear(&news);
+            }
+            Some(request) = incoming.recv() => {
+                let response = agent.answer(request.command);
+                // A peer that has hung up does not want the answer any more.
+                let _hung_up = request.answer.send(response);
+            }
+            Some(answer) = metrics.recv() => {
+                let _hung_up = answer.send(agent.metrics());
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    agent.stop()
+}
+
+impl Agent {
+    fn new(args: &cli::Run) -> Result<Self> {
+        let sabotage = Sabotage::from_args(args)?;
+        let (store, notes) = Store::open(&args.state_dir, &clock::machine_id())?;
+        let clock = Clock::new(Some(&args.clock_trust_file), store.clock_floor());
+        let now = clock.now();
+        let board = plans::load_board(&args.board)?;
+        let chosen = plans::choose(args, &board, store.plan())?;
+        let boot = BootId(clock::boot_id());
+        let mut events = Events::new(1);
+        for note in notes.into_iter().chain(chosen.notes) {
+            tracing::warn!("{note}");
+            events.record(
+                Happening {
+                    kind: "agent",
+                    reason: Bilingual { ja: note.clone(), en: note },
+                    ..Happening::default()
+                },
+                now,
+            );
+        }
+        let loaded = chosen.loaded;
+        let generation =
+            Generation(store.plan().map_or(0, |plan| plan.generation.0) + u64::from(chosen.is_new));
+        let mechanisms = sabotage.mechanisms();
+        let (machines, choices, restored) =
+            restore_machines(&loaded.plan, mechanisms, |zg| store.checkpoint(zg).cloned(), &boot, now);
+        for happening in restored {
+            events.record(happening, now);
+        }
+        let allocation = store.allocation();
+        let mut network = Network::new(
+            Linux::open()?,
+            loaded.plan.clone(),
+            &allocation,
+            choices,
+            Generation(generation.0.max(1)),
+            now.wall,
+            sabotage.clone(),
+        )?;
+        network.adopt()?;
+        let health = Health::new(HealthConfig::from_plan(&loaded.plan, seed(&loaded.plan)), now.mono);
+        let executable = std::env::current_exe().context("own path")?;
+        let mut agent = Self {
+            board,
+            executable,
+            sabotage,
+            clock,
+            boot,
+            store,
+            command_line_digest: chosen.command_line_digest,
+            network,
+            health,
+            machines,
+            census: Census::default(),
+            probing: Probing::default(),
+            probe: Supervised::new("seimon-probe"),
+            probe_state: ProbeState::Off,
+            resolver: Supervised::new("seimon-resolver"),
+            resolver_program: None,
+            resolver_config: None,
+            resolver_stats: ResolverStats::default(),
+            events,
+            converge_at: Some(now.mono),
+            housekeeping_at: now.mono,
+            clock_floor_at: now.mono,
+            day: None,
+            announced: false,
+            loaded,
+        };
+        // Numbers are on disk before the kernel hears of them.
+        agent.store.save_allocation(agent.network.allocation())?;
+        // Left over from a run before this one; their far ends are gone or going.
+        agent.network.remove_probe_links()?;
+        Ok(agent)
+    }
+
+    /// Does everything that is due.
+    fn turn(&mut self, now: Reading) {
+        self.listen_to_children(now);
+        if self.converge_at.is_some_and(|at| at <= now.mono) {
+            self.converge(now);
+        }
+        if self.announced {
+            self.tend_children(now);
+            self.examine(now);
+            if self.housekeeping_at <= now.mono {
+                self.housekeeping_at = now.mono + HOUSEKEEPING;
+                self.keep_house(now);
+            }
+            self.drive_machines(now);
+            self.tell_resolver(now);
+            self.flush_children(now);
+        }
+    }
+
+    fn next_turn(&self) -> Option<Instant> {
+        if !self.announced {
+            return self.converge_at;
+        }
+        let machines = self.machines.values().filter_map(Machine::poll_timeout).map(|(at, _)| at).min();
+        let examine = if self.probe_state == ProbeState::Ready { self.health.poll_timeout() } else { None };
+        [
+            self.converge_at,
+            Some(self.housekeeping_at),
+            machines,
+            examine,
+            self.probing.poll_timeout(),
+            self.probe.start_due(),
+            self.resolver.start_due(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Somebody changed something in the kernel.
+    fn hear(&mut self, news: &[seimon_dataplane::Event]) {
+        if news.is_empty() || self.sabotage.off("reobserve") {
+            return;
+        }
+        tracing::debug!(?news, "somebody changed the network");
+        let soon = clock::monotonic() + SETTLE;
+        self.converge_at = Some(self.converge_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    fn converge(&mut self, now: Reading) {
+        let repairs = self.network.repairs();
+        match self.network.converge(now.mono) {
+            Ok(outcome) => {
+                let look_again =
+                    if self.sabotage.off("reobserve") { Duration::from_secs(86_400) } else { LOOK_AGAIN };
+                self.converge_at = Some(now.mono + look_again);
+                if self.network.repairs() > repairs {
+                    self.note(
+                        "dataplane",
+                        "通信の規則が外部から変えられていたため、元に戻しました。".to_owned(),
+                        "the rules had been changed by somebody else and were put right".to_owned(),
+                        now,
+                    );
+                }
+                if outcome == Convergence::Changed {
+                    self.remember_plan();
+                }
+                if !self.announced {
+                    self.announce(now);
+                }
+            }
+            Err(error) => {
+                self.converge_at = Some(now.mono + RETRY);
+                let text = format!("{error:#}");
+                self.note(
+                    "dataplane",
+                    format!("通信の規則を設定できません。自動でやり直します（{text}）"),
+                    format!("the network could not be set up, trying again: {text}"),
+                    now,
+                );
+            }
+        }
+    }
+
+    /// The plan is in force for the first time: children may start, the service manager may go on.
+    fn announce(&mut self, now: Reading) {
+        self.announced = true;
+        self.remember_plan();
+        self.note(
+            "agent",
+            "動き始めました。通信の規則は計画どおりです。".to_owned(),
+            "started; the network is as the plan says".to_owned(),
+            now,
+        );
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            tracing::debug!(%error, "no service manager");
+        }
+    }
+
+    /// The verified generation is what a restart begins with.
+    pub(crate) fn remember_plan(&mut self) {
+        let plan = StoredPlan {
+            toml: self.loaded.toml.clone(),
+            file: self.loaded.file.clone(),
+            folder: self.loaded.folder.clone(),
+            generation: self.network.generation(),
+            command_line_digest: self.command_line_digest,
+        };
+        if let Err(error) = self.store.save_plan(plan) {
+            let now = self.clock.now();
+            let text = format!("{error:#}");
+            self.note(
+                "agent",
+                format!("計画を保存できません。保存場所の空きを確かめてください（{text}）"),
+                format!("the plan could not be written to disk: {text}"),
+                now,
+            );
+        }
+    }
+
+    pub(crate) fn note(&mut self, kind: &'static str, ja: String, en: String, now: Reading) {
+        self.events.record(Happening { kind, reason: Bilingual { ja, en }, ..Happening::default() }, now);
+    }
+
+    pub(crate) fn resolver_executable(&self) -> PathBuf {
+        beside(&self.executable, "seimon-resolver")
+    }
+
+    pub(crate) fn probe_executable(&self) -> PathBuf {
+        beside(&self.executable, "seimon-probe")
+    }
+
+    /// SIGTERM: nothing is forwarded any more; affinity, conntrack and addresses stay for the next start.
+    fn stop(mut self) -> Result<()> {
+        let now = self.clock.now();
+        self.note(
+            "agent",
+            "停止します。通信は閉じます。".to_owned(),
+            "stopping; forwarding is closed".to_owned(),
+            now,
+        );
+        lockdown(self.network.dataplane())
+    }
+}
+
+fn register(watch: Watch) -> Result<AsyncFd<Watch>> {
+    #[expect(unsafe_code, reason = "tokio has no other way to wait for a descriptor of our own")]
+    // SAFETY: the descriptor is owned by the `Watch`, which the `AsyncFd` owns in turn; a `Watch` returns the same one for
+    // its whole life and closes it only when dropped, after the `AsyncFd` has deregistered it.
+    let registered = unsafe { AsyncFd::register(watch) };
+    registered.map_err(std::io::Error::from).context("the kernel's notifications")
+}
+
+/// Closes forwarding and keeps everything else. Where our table is missing, forwarding itself is switched off.
+pub(crate) fn lockdown(dataplane: &mut Linux) -> Result<()> {
+    let observed = dataplane.observe(&[])?;
+    let changes = if observed.table.is_some() {
+        vec![Change::Nft { script: seimon_core::network_plan::lockdown() }]
+    } else {
+        ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"]
+            .into_iter()
+            .map(|path| Change::SysctlSet(Sysctl { path: path.to_owned(), value: "0".to_owned() }))
+            .collect()
+    };
+    dataplane.apply(&ChangeSet { changes }).context("forwarding could not be closed")
+}
+
+type Restored = (BTreeMap<ZoneGroup, Machine>, Choices, Vec<Happening>);
+
+/// A machine for every route, continuing from its checkpoint where there is a believable one.
+pub(crate) fn restore_machines(
+    plan: &ValidSitePlan,
+    mechanisms: Mechanisms,
+    checkpoint: impl Fn(&ZoneGroup) -> Option<Checkpoint>,
+    boot: &BootId,
+    now: Reading,
+) -> Restored {
+    let (mut machines, mut choices, mut happenings) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    for route in plan.routes() {
+        let config = Config::from_plan(plan, route, mechanisms);
+        let zone_group = config.zone_group.clone();
+        let view = bare_view(plan, boot, now);
+        let machine = match checkpoint(&zone_group) {
+            None => Machine::new(config, &view, now.mono),
+            Some(saved) => {
+                Machine::restore_or_rest(config, &saved, &view, now.mono).map(|(machine, error)| {
+                    if let Some(error) = error {
+                        let text = error.to_string();
+                        happenings.push(Happening {
+                            kind: "agent",
+                            zone: Some(zone_group.zone.clone()),
+                            group: Some(zone_group.group.clone()),
+                            reason: Bilingual {
+                                ja: format!("前回の記録を使えないため、安全な経路から始めます（{text}）"),
+                                en: format!(
+                                    "the checkpoint is not usable, starting on the safe path: {text}"
+                                ),
+                            },
+                            ..Happening::default()
+                        });
+                    }
+                    machine
+                })
+            }
+        };
+        // No valid plan has a route without paths.
+        let Some(machine) = machine else { continue };
+        let choice = PathChoice::On(machine.current().clone());
+        choices.insert((zone_group.zone.clone(), zone_group.group.clone()), choice);
+        machines.insert(zone_group, machine);
+    }
+    (machines, choices, happenings)
+}
+
+/// Different for each site, so that thousands of sites do not ask at the same instant.
+pub(crate) fn seed(plan: &ValidSitePlan) -> u64 {
+    crate::store::digest(plan.site.id.as_str().as_bytes())
+}
+
+/// PEM text of the authorities that services' health checks trust, by service.
+pub(crate) type Authorities = BTreeMap<ServiceId, String>;
+
+/// Paths that the gateway's own traffic may use, best first.
+pub(crate) fn gateway_paths(plan: &ValidSitePlan) -> impl Iterator<Item = &PathId> {
+    plan.gateway.paths.iter()
+}
+
+/// The date at the site.
+pub(crate) fn today(plan: &ValidSitePlan, wall: Timestamp) -> Date {
+    wall.to_zoned(plan.time_zone().clone()).date()
+}
+
+pub(crate) const fn clock_floor_every() -> Duration {
+    CLOCK_FLOOR_EVERY
+}

@@ -1,0 +1,331 @@
+//! What the control socket's requests mean.
+
+use std::path::Path;
+
+use seimon_core::health::Liveness;
+use seimon_core::migration::{self, State};
+use seimon_core::status::{self, Colour, Sentence};
+use seimon_ipc::control::{
+    Bilingual, Command, DataplaneStatus, GroupStatus, Light, MigrateAction, PathStatus, Response,
+    ServiceStatus, Status, VERSION,
+};
+use seimon_plan::{GroupId, ZoneId};
+
+use crate::agent::{Agent, restore_machines};
+use crate::clock::Reading;
+use crate::conduct::reconfigure_health;
+use crate::metrics::{self, Counters};
+use crate::network::Choices;
+use crate::plans::{self, LoadedPlan};
+use crate::wording;
+
+impl Agent {
+    pub(crate) fn answer(&mut self, command: Command) -> Response {
+        let now = self.clock.now();
+        match command {
+            Command::Status => Response::Status(Box::new(self.status(now))),
+            Command::PlanShow => {
+                Response::Plan { toml: self.loaded.toml.clone(), generation: self.network.generation().0 }
+            }
+            Command::PlanDiff { plan, file } => self.plan_diff(&plan, &file, now),
+            Command::Apply { plan, file } => self.apply(&plan, &file, now),
+            Command::Explain { from, to } => self.explain(&from, &to, now),
+            Command::Migrate { zone, group, action } => self.migrate(zone, group, action, now),
+            Command::Events { follow: _, since } => Response::Events { events: self.events.since(since) },
+        }
+    }
+
+    fn plan_diff(&mut self, plan: &str, file: &str, now: Reading) -> Response {
+        let loaded = match self.load(plan, file) {
+            Ok(loaded) => loaded,
+            Err(reasons) => return Response::Refused { reasons },
+        };
+        let choices = self.choices_under(&loaded, now);
+        match self.network.preview(&loaded.plan, &choices, now.wall) {
+            Ok(changes) => Response::Diff { changes },
+            Err(error) => refused(format!("{error:#}")),
+        }
+    }
+
+    fn load(&self, plan: &str, file: &str) -> Result<LoadedPlan, Vec<Bilingual>> {
+        let folder = match Path::new(file).parent() {
+            Some(folder) if Path::new(file).is_absolute() => folder.to_owned(),
+            _ => self.loaded.folder.clone(),
+        };
+        plans::load(plan.as_bytes(), file, &folder, &self.board).map_err(|error| match error
+            .downcast_ref::<seimon_plan::PlanErrors>(
+        ) {
+            Some(errors) => errors.iter().map(|e| Bilingual { ja: e.ja(), en: e.to_string() }).collect(),
+            None => vec![both(format!("{error:#}"))],
+        })
+    }
+
+    /// Where every group would be under another plan: where it is now, if the plan still allows that.
+    fn choices_under(&self, loaded: &LoadedPlan, now: Reading) -> Choices {
+        let (_, choices, _) = restore_machines(
+            &loaded.plan,
+            self.sabotage.mechanisms(),
+            |zone_group| self.store.checkpoint(zone_group).cloned(),
+            &self.boot,
+            now,
+        );
+        choices
+    }
+
+    fn apply(&mut self, plan: &str, file: &str, now: Reading) -> Response {
+        let loaded = match self.load(plan, file) {
+            Ok(loaded) => loaded,
+            Err(reasons) => return Response::Refused { reasons },
+        };
+        if let Some(busy) = self.machines.iter().find(|(_, machine)| machine.state().is_moving()) {
+            return Response::Refused {
+                reasons: vec![Bilingual {
+                    ja: format!(
+                        "{} の切り替えの途中です。終わってから適用するか、先に戻してください。",
+                        busy.0
+                    ),
+                    en: format!(
+                        "{} is being moved: apply the plan after that, or roll the move back first",
+                        busy.0
+                    ),
+                }],
+            };
+        }
+        let before = (self.loaded.clone(), self.network.choices().clone());
+        let (machines, choices, _) = restore_machines(
+            &loaded.plan,
+            self.sabotage.mechanisms(),
+            |zone_group| self.store.checkpoint(zone_group).cloned(),
+            &self.boot,
+            now,
+        );
+        let adopted = self
+            .network
+            .adopt_plan(loaded.plan.clone(), choices, now.wall)
+            .and_then(|()| self.store.save_allocation(self.network.allocation()))
+            .and_then(|()| self.network.converge(now.mono));
+        if let Err(error) = adopted {
+            let text = format!("{error:#}");
+            let back = self
+                .network
+                .adopt_plan(before.0.plan.clone(), before.1, now.wall)
+                .and_then(|()| self.network.converge(now.mono));
+            if let Err(error) = back {
+                tracing::error!(error = format!("{error:#}"), "going back to the plan before");
+                self.converge_at = Some(now.mono);
+            }
+            return refused(format!("not applied, the plan before stays in force: {text}"));
+        }
+        self.loaded = loaded;
+        self.machines = machines;
+        reconfigure_health(&mut self.health, &self.loaded.plan, now);
+        self.restart_children(now);
+        self.remember_plan();
+        let generation = self.network.generation().0;
+        let message = Bilingual {
+            ja: format!("計画（第 {generation} 版）を適用しました。"),
+            en: format!("the plan is in force as generation {generation}"),
+        };
+        self.note("dataplane", message.ja.clone(), message.en.clone(), now);
+        Response::Done { message }
+    }
+
+    fn migrate(&mut self, zone: ZoneId, group: GroupId, action: MigrateAction, now: Reading) -> Response {
+        let zone_group = migration::ZoneGroup { zone, group };
+        let command = match action {
+            MigrateAction::Start { to } => migration::Command::Start { to },
+            MigrateAction::Pause => migration::Command::Pause,
+            MigrateAction::Resume => migration::Command::Resume,
+            MigrateAction::Rollback => migration::Command::Rollback,
+        };
+        match self.command(&zone_group, command, now) {
+            None => {
+                let known: Vec<String> = self.machines.keys().map(ToString::to_string).collect();
+                Response::Refused {
+                    reasons: vec![Bilingual {
+                        ja: format!("{zone_group} は計画にありません。あるのは {} です。", known.join("、")),
+                        en: format!("the plan has no route for {zone_group}; it has {}", known.join(", ")),
+                    }],
+                }
+            }
+            Some(Err(vetoes)) => {
+                Response::Refused { reasons: vetoes.iter().map(|veto| bilingual(veto.sentence())).collect() }
+            }
+            Some(Ok(())) => {
+                let state =
+                    self.machines.get(&zone_group).map(|m| m.state().name().to_string()).unwrap_or_default();
+                Response::Done {
+                    message: Bilingual {
+                        ja: format!("{zone_group}：受け付けました（{state}）。"),
+                        en: format!("{zone_group}: accepted ({state})"),
+                    },
+                }
+            }
+        }
+    }
+
+    pub(crate) fn metrics(&mut self) -> String {
+        let now = self.clock.now();
+        let counters = Counters {
+            child_starts: vec![
+                (self.resolver.name(), self.resolver.starts()),
+                (self.probe.name(), self.probe.starts()),
+            ],
+            resolver: self.resolver_stats.clone(),
+            journal_bytes: self.store.bytes(),
+            events: self.events.recorded(),
+        };
+        metrics::render(&self.status(now), &counters)
+    }
+
+    fn status(&self, now: Reading) -> Status {
+        let groups: Vec<GroupStatus> = self.machines.keys().map(|zg| self.group_status(zg, now)).collect();
+        let dataplane = DataplaneStatus {
+            verified: self.network.problems().is_empty() && self.network.verified_at().is_some(),
+            verified_ms_ago: self
+                .network
+                .verified_at()
+                .map(|at| u64::try_from(now.mono.since(at).as_millis()).unwrap_or(u64::MAX)),
+            repairs: self.network.repairs(),
+            problems: self.network.problems().to_vec(),
+        };
+        let mut overall = groups.iter().map(|group| group.light).max().unwrap_or(Light::Green);
+        if !dataplane.verified {
+            overall = Light::Red;
+        }
+        let sentence = if dataplane.verified {
+            wording::overall(overall)
+        } else {
+            Bilingual {
+                ja: "通信の規則が計画どおりになっていません。自動でやり直しています。続くときは担当者に知らせてください。".to_owned(),
+                en: "The network is not as the plan says. This is being retried; tell your IT contact if it stays so."
+                    .to_owned(),
+            }
+        };
+        Status {
+            version: VERSION,
+            site: self.network.plan().site.id.clone(),
+            site_name: self.network.plan().site.name.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            generation: self.network.generation().0,
+            wall_ms: now.wall.as_millisecond(),
+            clock_trusted: now.trusted,
+            overall,
+            sentence,
+            paths: self.path_statuses(now),
+            groups,
+            services: self.service_statuses(now),
+            dataplane,
+        }
+    }
+
+    fn path_statuses(&self, now: Reading) -> Vec<PathStatus> {
+        let paths = self.network.plan().paths.keys();
+        paths
+            .map(|path| {
+                let liveness = self.health.path(path);
+                PathStatus {
+                    path: path.clone(),
+                    health: match self.health.liveness(path) {
+                        Liveness::Up => "up",
+                        Liveness::Down => "down",
+                        Liveness::Unknown => "unknown",
+                    }
+                    .to_owned(),
+                    loss: liveness.and_then(|l| l.loss()).unwrap_or(0.0),
+                    rtt_ms: liveness.and_then(|l| l.round_trip()).map(|rtt| rtt.as_secs_f64() * 1_000.0),
+                    egress: self.health.egress(path, now.mono).into_iter().collect(),
+                }
+            })
+            .collect()
+    }
+
+    fn group_status(&self, zone_group: &migration::ZoneGroup, now: Reading) -> GroupStatus {
+        let view = self.view(zone_group, now);
+        let machine = self.machines.get(zone_group);
+        let state = machine.map(migration::Machine::state);
+        let route = self.network.plan().route(&zone_group.zone, &zone_group.group);
+        let count = |of: &dyn Fn(&seimon_plan::PathId) -> u64| {
+            route.into_iter().flat_map(|r| &r.paths).map(|path| (path.clone(), of(path))).collect::<Vec<_>>()
+        };
+        let clients = count(&|path| {
+            self.way(zone_group, path).and_then(|(zg, way)| self.census.clients(zg, way)).unwrap_or(0)
+        });
+        let flows =
+            count(&|path| self.way(zone_group, path).map_or(0, |(zg, way)| self.census.flows(zg, way)));
+        let blocked = matches!(state, Some(State::Blocked { .. }));
+        let remaining = machine
+            .and_then(migration::Machine::poll_timeout)
+            .filter(|_| state.is_some_and(State::is_moving))
+            .map(|(at, _)| u64::try_from(at.since(now.mono).as_millis()).unwrap_or(u64::MAX));
+        let vetoes = machine
+            .filter(|m| matches!(m.state(), State::Steady { path } if route.and_then(|r| r.paths.last()) != Some(path)))
+            .map(|m| m.vetoes(None, &view, now.mono))
+            .unwrap_or_default();
+        let report = machine.map(|m| status::report(zone_group, m.state(), m.home()));
+        GroupStatus {
+            zone: zone_group.zone.clone(),
+            group: zone_group.group.clone(),
+            state: state.map(|s| s.name().to_string()).unwrap_or_default(),
+            path: state.filter(|_| !blocked).map(|s| s.current().clone()),
+            target: state.and_then(|s| s.target().cloned()),
+            clients,
+            flows,
+            paused: state.is_some_and(State::is_paused),
+            forced_by_deadline: machine.map_or(0, migration::Machine::forced_by_deadline),
+            remaining_ms: remaining,
+            light: report.as_ref().map_or(Light::Yellow, |r| light(r.colour)),
+            sentence: report.map(|r| bilingual(r.sentence)).unwrap_or_default(),
+            vetoes: vetoes.iter().map(|veto| bilingual(veto.sentence())).collect(),
+        }
+    }
+
+    fn service_statuses(&self, now: Reading) -> Vec<ServiceStatus> {
+        let mut all = Vec::new();
+        for zone_group in self.machines.keys() {
+            for (path, facts) in self.view(zone_group, now).paths {
+                for (service, facts) in facts.services {
+                    let health = match facts.verdict {
+                        seimon_core::health::ServiceVerdict::Well => "good",
+                        seimon_core::health::ServiceVerdict::Ill => "ill",
+                        seimon_core::health::ServiceVerdict::Unknown => "unknown",
+                    };
+                    all.push(ServiceStatus {
+                        service,
+                        path: path.clone(),
+                        health: health.to_owned(),
+                        median_ms: facts.median.map(|m| m.as_secs_f64() * 1_000.0),
+                        failing: facts.failing.map(|(stage, detail)| format!("{stage:?}: {detail}")),
+                    });
+                }
+            }
+        }
+        all
+    }
+
+    fn explain(&self, from: &str, to: &str, now: Reading) -> Response {
+        // TEMPX
+        let _ = (from, to, now);
+        refused("soon".to_owned())
+    }
+}
+
+fn both(text: String) -> Bilingual {
+    Bilingual { ja: text.clone(), en: text }
+}
+
+fn refused(text: String) -> Response {
+    Response::Refused { reasons: vec![both(text)] }
+}
+
+pub(crate) fn bilingual(sentence: Sentence) -> Bilingual {
+    Bilingual { ja: sentence.ja, en: sentence.en }
+}
+
+fn light(colour: Colour) -> Light {
+    match colour {
+        Colour::Green => Light::Green,
+        Colour::Yellow => Light::Yellow,
+        Colour::Red => Light::Red,
+    }
+}

@@ -1,0 +1,161 @@
+//! What the agent remembers across restarts and power cuts, as records of the journal. The last record of a kind (and key)
+//! counts; compaction writes one of each.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use seimon_core::migration::{Checkpoint, ZoneGroup};
+use seimon_core::network_plan::{Allocation, Generation};
+use seimon_journal::{Journal, Opened};
+use serde::{Deserialize, Serialize};
+
+/// Compacted when larger than this, in bytes.
+const COMPACT_ABOVE: u64 = 512 * 1024;
+
+/// The plan that was last verified, with what is needed to parse it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StoredPlan {
+    pub(crate) toml: String,
+    /// Name for messages.
+    pub(crate) file: String,
+    /// Files that the plan names are relative to this folder.
+    pub(crate) folder: PathBuf,
+    pub(crate) generation: Generation,
+    /// Of the file given on the command line when it was last taken over; another one means a new intention.
+    pub(crate) command_line_digest: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+enum Record {
+    Plan(StoredPlan),
+    Allocation(Allocation),
+    Checkpoint(Box<Checkpoint>),
+    /// Milliseconds since 1970: the clock cannot rightly be earlier.
+    ClockFloor {
+        wall_ms: i64,
+    },
+}
+
+impl Record {
+    const KIND: u16 = 1;
+}
+
+/// The remembered state, and the journal that it lives in.
+#[derive(Debug)]
+pub(crate) struct Store {
+    journal: Journal,
+    plan: Option<StoredPlan>,
+    allocation: Option<Allocation>,
+    checkpoints: BTreeMap<ZoneGroup, Checkpoint>,
+    clock_floor: Option<i64>,
+}
+
+impl Store {
+    /// Opens or creates the journal. The second value: what people should know about it (a torn end, say).
+    pub(crate) fn open(folder: &Path, machine: &str) -> Result<(Self, Vec<String>)> {
+        let Opened { journal, records, notes } =
+            Journal::open_or_salvage(folder, machine).context("the journal")?;
+        let mut store =
+            Self { journal, plan: None, allocation: None, checkpoints: BTreeMap::new(), clock_floor: None };
+        let mut notes: Vec<String> = notes.iter().map(ToString::to_string).collect();
+        for record in records {
+            match serde_json::from_slice::<Record>(&record.payload) {
+                Ok(record) => store.remember(record),
+                Err(error) => notes.push(format!(
+                    "record {} was written by another version and is passed over ({error})",
+                    record.sequence
+                )),
+            }
+        }
+        Ok((store, notes))
+    }
+
+    pub(crate) fn plan(&self) -> Option<&StoredPlan> {
+        self.plan.as_ref()
+    }
+
+    pub(crate) fn allocation(&self) -> Allocation {
+        self.allocation.clone().unwrap_or_default()
+    }
+
+    pub(crate) fn checkpoint(&self, zone_group: &ZoneGroup) -> Option<&Checkpoint> {
+        self.checkpoints.get(zone_group)
+    }
+
+    pub(crate) fn clock_floor(&self) -> Option<Timestamp> {
+        self.clock_floor.and_then(|ms| Timestamp::from_millisecond(ms).ok())
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.journal.bytes()
+    }
+
+    fn remember(&mut self, record: Record) {
+        match record {
+            Record::Plan(plan) => self.plan = Some(plan),
+            Record::Allocation(allocation) => self.allocation = Some(allocation),
+            Record::Checkpoint(checkpoint) => {
+                self.clock_floor = self.clock_floor.max(Some(checkpoint.wall_ms));
+                self.checkpoints.insert(checkpoint.zone_group.clone(), *checkpoint);
+            }
+            Record::ClockFloor { wall_ms } => self.clock_floor = self.clock_floor.max(Some(wall_ms)),
+        }
+    }
+
+    /// On disk, synced, when this returns.
+    fn append(&mut self, record: Record) -> Result<()> {
+        let payload = serde_json::to_vec(&record).context("record")?;
+        self.journal.append(Record::KIND, &payload).context("the journal")?;
+        self.remember(record);
+        if self.journal.bytes() > COMPACT_ABOVE {
+            // What was appended is safe already; a compaction that fails is tried again with the next record.
+            if let Err(error) = self.compact() {
+                tracing::warn!(error = format!("{error:#}"), "the journal was not compacted");
+            }
+        }
+        Ok(())
+    }
+
+    fn compact(&mut self) -> Result<()> {
+        let mut records = Vec::new();
+        records.extend(self.plan.clone().map(Record::Plan));
+        records.extend(self.allocation.clone().map(Record::Allocation));
+        records.extend(self.checkpoints.values().cloned().map(Box::new).map(Record::Checkpoint));
+        records.extend(self.clock_floor.map(|wall_ms| Record::ClockFloor { wall_ms }));
+        let payloads: Result<Vec<_>, _> = records
+            .iter()
+            .map(|record| serde_json::to_vec(record).map(|bytes| (Record::KIND, bytes)))
+            .collect();
+        self.journal.compact(&payloads?)?;
+        Ok(())
+    }
+
+    pub(crate) fn save_plan(&mut self, plan: StoredPlan) -> Result<()> {
+        if self.plan.as_ref() == Some(&plan) { Ok(()) } else { self.append(Record::Plan(plan)) }
+    }
+
+    pub(crate) fn save_allocation(&mut self, allocation: &Allocation) -> Result<()> {
+        if self.allocation.as_ref() == Some(allocation) {
+            return Ok(());
+        }
+        self.append(Record::Allocation(allocation.clone()))
+    }
+
+    pub(crate) fn save_checkpoint(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.append(Record::Checkpoint(Box::new(checkpoint)))
+    }
+
+    pub(crate) fn save_clock_floor(&mut self, wall: Timestamp) -> Result<()> {
+        self.append(Record::ClockFloor { wall_ms: wall.as_millisecond() })
+    }
+}
+
+/// FNV-1a, to notice that a file is another than before.
+pub(crate) fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
