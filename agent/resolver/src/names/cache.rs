@@ -15,7 +15,7 @@ use super::upstream::{Believed, Flags};
 pub(super) const STALE_TTL: u32 = 30;
 
 /// How long an answer may still be given after its time, when nobody can be asked.
-const MAX_STALE: Duration = Duration::from_hours(24);
+const MAX_STALE: Duration = Duration::from_secs(24 * 3600);
 
 /// After a failed refresh, a stale answer is given at once for so long.
 const RETRY_STALE: Duration = Duration::from_secs(5);

@@ -130,6 +130,8 @@ struct Pending {
     client: IpAddr,
     zone: ZoneId,
     question: Question,
+    /// The path that it is, or would be, asked over.
+    path: Option<PathId>,
     /// Given when asking takes too long or fails.
     stale: Option<Found>,
     deadline: Instant,
@@ -238,7 +240,10 @@ impl Resolver {
         let query = self.number();
         let deadline = now + CLIENT_PATIENCE;
         *self.waiting_of.entry(client).or_default() += 1;
-        self.pending.insert(query, Pending { client, zone: zone.clone(), question, stale: None, deadline });
+        self.pending.insert(
+            query,
+            Pending { client, zone: zone.clone(), question, path: None, stale: None, deadline },
+        );
         if self.pending.len() > self.limits.waiting {
             self.finish(query, Reply::failure(Ede::NoReachableAuthority));
             return Some(query);
@@ -349,11 +354,14 @@ impl Resolver {
     fn finish(&mut self, query: u64, reply: Reply) {
         let code = reply.code;
         let Some(pending) = self.take_pending(query) else { return };
-        match code {
-            ResponseCode::NoError | ResponseCode::NXDomain => self.stats.answered += 1,
-            ResponseCode::Refused => self.stats.refused += 1,
-            _ => self.stats.failed += 1,
-        }
+        let counter = if matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
+            &mut self.stats.answered
+        } else if code == ResponseCode::Refused {
+            &mut self.stats.refused
+        } else {
+            &mut self.stats.failed
+        };
+        *counter += 1;
         let message = reply.encode(&pending.question);
         self.actions.push_back(Action::Answer { query, message });
     }

@@ -44,7 +44,7 @@ impl Resolver {
             self.bindings.values_mut().flat_map(|b| std::mem::take(&mut b.waiting)).collect();
         let service_of = |config: &ResolverConfig, (zone, name, path): &BindKey| {
             let service = config.zones.get(zone)?.services.get(name)?;
-            service.paths.contains(path).then(|| (service.inside4, service.inside6))
+            service.paths.contains(path).then_some((service.inside4, service.inside6))
         };
         // A binding is of an inside address: another inside address has nothing in force.
         self.bindings.retain(|key, _| {
@@ -105,9 +105,12 @@ impl Resolver {
         let Some(binding) = self.bindings.get(&key) else {
             return self.finish(query, Reply::failure(Ede::NoReachableAuthority));
         };
-        let choice = binding.in_force.map_or(Choice::Unknown, |real| match kind {
-            RecordType::A => map(real.v4, |real| (IpAddr::V4(service.inside4), IpAddr::V4(real))),
-            _ => map(real.v6, |real| (IpAddr::V6(service.inside6), IpAddr::V6(real))),
+        let choice = binding.in_force.map_or(Choice::Unknown, |real| {
+            if kind == RecordType::A {
+                map(real.v4, |real| (IpAddr::V4(service.inside4), IpAddr::V4(real)))
+            } else {
+                map(real.v6, |real| (IpAddr::V6(service.inside6), IpAddr::V6(real)))
+            }
         });
         match choice {
             Choice::Address((inside, real)) => {

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::rdata::HTTPS;
+use hickory_proto::rr::rdata::svcb::SvcParamKey;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use seimon_board::Instant;
 use seimon_ipc::resolver::{Family6, Forward, PathView};
 use seimon_plan::{PathId, ZoneId};
@@ -71,6 +73,7 @@ impl Resolver {
     /// Answers from the cache or over `path`; questions that are the same share one flight.
     pub(super) fn fly(&mut self, query: u64, path: &PathId, now: Instant) {
         let Some(pending) = self.pending.get_mut(&query) else { return };
+        pending.path = Some(path.clone());
         let question = &pending.question;
         let kind = question.kind;
         if kind == RecordType::ANY {
@@ -150,6 +153,12 @@ impl Resolver {
         let Some(pending) = self.pending.get(&query) else { return };
         let asked = &pending.question.name;
         let Found { code, mut answers, authorities } = found;
+        let path = pending.path.as_ref();
+        if reply::is_service_binding(pending.question.kind)
+            && path.is_none_or(|path| self.withholds_aaaa(path))
+        {
+            answers.iter_mut().for_each(drop_ipv6_hints);
+        }
         // The client's own mix of cases, which some compare.
         for record in answers.iter_mut().filter(|record| record.name == *asked) {
             record.name = asked.clone();
@@ -162,6 +171,12 @@ impl Resolver {
 pub(super) fn servers_of(view: &PathView) -> Vec<IpAddr> {
     let usable = |server: &&IpAddr| server.is_ipv4() || view.ipv6 == Family6::Carried;
     view.servers.iter().filter(usable).copied().collect()
+}
+
+/// An HTTPS record's IPv6 addresses are AAAA records by another name.
+fn drop_ipv6_hints(record: &mut Record) {
+    let (RData::HTTPS(HTTPS(service)) | RData::SVCB(service)) = &mut record.data else { return };
+    service.svc_params.retain(|(key, _)| *key != SvcParamKey::Ipv6Hint);
 }
 
 /// Zone transfers, and types that are not records at all.

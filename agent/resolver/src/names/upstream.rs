@@ -65,6 +65,8 @@ pub enum Received {
     CaseLost,
     /// The rest is to be had over TCP.
     Truncated,
+    /// The server does not know EDNS: ask again, [`plain`].
+    Plainer,
     /// This server cannot or will not tell.
     Ill,
     Answer,
@@ -73,12 +75,21 @@ pub enum Received {
 /// Judges bytes from a server that we asked. Only the question and the header are compared with what was sent; the
 /// rest must be a well-formed message.
 pub fn judge(sent: &[u8], received: &[u8]) -> Received {
+    if let Some(header) = received.first_chunk::<HEADER_LEN>()
+        && received.len() == HEADER_LEN
+        && sent.starts_with(&header[..2])
+        && is_reply(header)
+        && is_format_error(header)
+    {
+        // Old servers that stumble over EDNS repeat no question. Only the id and the port speak for this, but all that
+        // it brings about is a plainer question.
+        return Received::Plainer;
+    }
     let (Some(sent_end), Some(end)) = (question_end(sent), question_end(received)) else {
-        // Some servers answer an error with no question at all: only the id and the port speak for it.
         return Received::Ignore;
     };
     let (question, echoed) = (&sent[HEADER_LEN..sent_end], &received[HEADER_LEN..end]);
-    if sent[..2] != received[..2] || received[2] & 0xf8 != 0x80 || !echoed.eq_ignore_ascii_case(question) {
+    if sent[..2] != received[..2] || !is_reply(received) || !echoed.eq_ignore_ascii_case(question) {
         return Received::Ignore;
     }
     if echoed != question {
@@ -86,6 +97,9 @@ pub fn judge(sent: &[u8], received: &[u8]) -> Received {
     }
     if received[2] & 0x02 != 0 {
         return Received::Truncated;
+    }
+    if is_format_error(received) {
+        return Received::Plainer;
     }
     match Message::from_vec(received) {
         Ok(message) if believable(message.metadata.response_code) => Received::Answer,
@@ -98,13 +112,31 @@ pub fn judge_raw(sent: &[u8], received: &[u8]) -> Received {
     match (question_end(sent), question_end(received)) {
         (Some(sent_end), Some(end))
             if sent[..2] == received[..2]
-                && received[2] & 0xf8 == 0x80
+                && is_reply(received)
                 && received[HEADER_LEN..end].eq_ignore_ascii_case(&sent[HEADER_LEN..sent_end]) =>
         {
             Received::Answer
         }
         (_, _) => Received::Ignore,
     }
+}
+
+/// The query without EDNS, for servers that do not know it.
+pub fn plain(query: &mut Vec<u8>) {
+    if let Some(end) = question_end(query) {
+        query.truncate(end);
+        query[10..HEADER_LEN].fill(0);
+    }
+}
+
+/// An answer to a standard query, by its header.
+fn is_reply(message: &[u8]) -> bool {
+    message.get(2).is_some_and(|flags| flags & 0xf8 == 0x80)
+}
+
+/// What servers say that do not know EDNS (RFC 6891, section 7): FORMERR, or NOTIMP.
+fn is_format_error(message: &[u8]) -> bool {
+    message.get(3).is_some_and(|flags| matches!(flags & 0x0f, 1 | 4))
 }
 
 fn believable(code: ResponseCode) -> bool {

@@ -33,7 +33,7 @@ enum Attempt {
 pub(super) async fn ask(ask: Ask) -> Result<Vec<u8>, NoAnswer> {
     let deadline = Instant::now() + TOTAL;
     let mut last = NoAnswer::Unreachable;
-    for _round in 0..3 {
+    loop {
         let mut hopeless = true;
         for &server in &ask.servers {
             let server = SocketAddr::new(server, DNS_PORT);
@@ -49,11 +49,10 @@ pub(super) async fn ask(ask: Ask) -> Result<Vec<u8>, NoAnswer> {
             }
         }
         if hopeless {
-            // They all said no, and would again.
+            // They all said no, and would again; or there are none.
             return Err(last);
         }
     }
-    Err(last)
 }
 
 async fn attempt(ask: &Ask, server: SocketAddr) -> io::Result<Attempt> {
@@ -67,24 +66,35 @@ async fn attempt(ask: &Ask, server: SocketAddr) -> io::Result<Attempt> {
             }
         }
         How::Own => {
-            let mut noise = random::<256>()?.into_iter().cycle();
-            upstream::disguise(&mut query, random_id()?, || noise.next().unwrap_or_default());
-            match udp(ask, server, &query).await? {
-                (_, Again::OverTcp) => {
+            let (attempt, again) = own(ask, server, &mut query).await?;
+            match again {
+                Again::No => Ok(attempt),
+                Again::OverTcp => {
                     // TCP cannot be guessed into: the case need not be random, and servers that lose it are fine.
                     let mut query = ask.message.clone();
                     upstream::set_id(&mut query, random_id()?);
                     tcp(ask, server, &query).await
                 }
-                (attempt, Again::No) => Ok(attempt),
+                Again::Plainer => {
+                    query.clone_from(&ask.message);
+                    upstream::plain(&mut query);
+                    own(ask, server, &mut query).await.map(|(attempt, _)| attempt)
+                }
             }
         }
     }
 }
 
+async fn own(ask: &Ask, server: SocketAddr, query: &mut [u8]) -> io::Result<(Attempt, Again)> {
+    let mut noise = random::<256>()?.into_iter().cycle();
+    upstream::disguise(query, random_id()?, || noise.next().unwrap_or_default());
+    udp(ask, server, query).await
+}
+
 enum Again {
     No,
     OverTcp,
+    Plainer,
 }
 
 /// A socket, hence a random port, for each query; connected, so that only the server's datagrams come.
@@ -103,6 +113,7 @@ async fn udp(ask: &Ask, server: SocketAddr, query: &[u8]) -> io::Result<(Attempt
         match judge(ask.how, query, received) {
             Received::Ignore => {}
             Received::CaseLost | Received::Truncated => return Ok((Attempt::Ill, Again::OverTcp)),
+            Received::Plainer => return Ok((Attempt::Ill, Again::Plainer)),
             Received::Ill => return Ok((Attempt::Ill, Again::No)),
             Received::Answer => return Ok((Attempt::Answer(received.to_vec()), Again::No)),
         }
@@ -124,7 +135,9 @@ async fn tcp(ask: &Ask, server: SocketAddr, query: &[u8]) -> io::Result<Attempt>
     stream.read_exact(&mut bytes).await?;
     Ok(match judge(ask.how, query, &bytes) {
         Received::Answer => Attempt::Answer(bytes),
-        Received::Ignore | Received::CaseLost | Received::Truncated | Received::Ill => Attempt::Ill,
+        Received::Ignore | Received::CaseLost | Received::Truncated | Received::Plainer | Received::Ill => {
+            Attempt::Ill
+        }
     })
 }
 

@@ -29,15 +29,18 @@ fn in_namespace(name: &str) -> bool {
         return false;
     };
     let me = std::env::current_exe().expect("this program");
-    let status = Command::new("unshare")
+    let output = Command::new("unshare")
         .args(*way)
         .arg(me)
         .args(["--exact", name, "--nocapture"])
         .env(INSIDE, "1")
-        // Its summary would be counted as another test's.
-        .stdout(Stdio::null())
-        .status()
+        // Not on ours: its summary would be counted as another test's.
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .output()
         .expect("unshare runs");
-    assert!(status.success(), "failed inside the namespace");
+    let summary = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "failed inside the namespace: {summary}");
+    assert!(summary.contains("1 passed"), "{name} is not a test's name: {summary}");
     false
 }

@@ -288,10 +288,13 @@ impl Server {
     /// Answers A and AAAA with these, other types with nothing.
     pub(crate) fn plain(address: Ipv4Addr, ttl: u32, ipv4: &'static str, ipv6: &'static str) -> Self {
         Self::start(address, move |question, _, _| {
-            let message = match question.queries[0].query_type {
-                RecordType::A => with_address(question, ttl, ipv4),
-                RecordType::AAAA => with_address(question, ttl, ipv6),
-                _ => reply(question),
+            let kind = question.queries[0].query_type;
+            let message = if kind == RecordType::A {
+                with_address(question, ttl, ipv4)
+            } else if kind == RecordType::AAAA {
+                with_address(question, ttl, ipv6)
+            } else {
+                reply(question)
             };
             vec![message.to_vec().expect("a message")]
         })

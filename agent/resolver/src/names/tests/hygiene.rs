@@ -152,6 +152,13 @@ fn only_the_answer_to_our_question_is_looked_at() {
         ("truncated", with(&|b| b[2] |= 2), Received::Truncated),
         ("a failure", with(&|b| b[3] |= 2), Received::Ill),
         ("refused", with(&|b| b[3] |= 5), Received::Ill),
+        ("not understood", with(&|b| b[3] |= 1), Received::Plainer),
+        (
+            "not understood, header only",
+            vec![0x12, 0x34, 0x81, 0x81, 0, 0, 0, 0, 0, 0, 0, 0],
+            Received::Plainer,
+        ),
+        ("the same, another id", vec![0x12, 0x35, 0x81, 0x81, 0, 0, 0, 0, 0, 0, 0, 0], Received::Ignore),
         ("no such name", with(&|b| b[3] |= 3), Received::Answer),
         ("cut", good[..good.len() - 3].to_vec(), Received::Ill),
     ] {
@@ -180,6 +187,16 @@ fn signatures_come_only_to_those_who_ask_for_them() {
         });
         assert_eq!(world.answer(number).answers.len(), if wanted { 2 } else { 1 });
     }
+}
+
+#[test]
+fn a_plain_query_is_the_same_without_edns() {
+    let mut bytes = upstream::query(&name("www.example"), RecordType::A, upstream::Flags::default());
+    let whole = Message::from_vec(&bytes).unwrap();
+    upstream::plain(&mut bytes);
+    let plain = Message::from_vec(&bytes).unwrap();
+    assert!(whole.edns.is_some() && plain.edns.is_none());
+    assert_eq!(plain.queries, whole.queries);
 }
 
 /// Bytes that look like a message to a varying depth.

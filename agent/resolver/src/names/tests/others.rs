@@ -86,6 +86,36 @@ fn aaaa_is_withheld_from_open_zones_too() {
 }
 
 #[test]
+fn hints_of_ipv6_go_where_aaaa_may_go() {
+    use hickory_proto::rr::rdata::svcb::{IpHint, SvcParamKey, SvcParamValue};
+    use hickory_proto::rr::rdata::{HTTPS, SVCB};
+    for (over, kept) in [("closed", 1), ("direct", 2)] {
+        let mut world = World::unconfigured();
+        world.change(|config| {
+            config.zones.get_mut(&zone("learning")).unwrap().others = Some(path(over));
+        });
+        world.asks.clear();
+        let query = world.query("learning", "www.example", RecordType::HTTPS);
+        world.serve(|_, question| {
+            let mut message = reply(question);
+            let hints = vec![
+                (
+                    SvcParamKey::Ipv4Hint,
+                    SvcParamValue::Ipv4Hint(IpHint(vec![Ipv4Addr::new(192, 0, 2, 1).into()])),
+                ),
+                (SvcParamKey::Ipv6Hint, SvcParamValue::Ipv6Hint(IpHint(vec![Ipv6Addr::LOCALHOST.into()]))),
+            ];
+            let service = HTTPS(SVCB::new(1, Name::root(), hints));
+            message.add_answer(Record::from_rdata(name("www.example"), 60, RData::HTTPS(service)));
+            Ok(message)
+        });
+        let answer = world.answer(query);
+        let RData::HTTPS(service) = &answer.answers[0].data else { panic!("{over}") };
+        assert_eq!(service.svc_params.len(), kept, "{over}");
+    }
+}
+
+#[test]
 fn in_an_outage_the_last_answer_is_given_for_a_short_time() {
     let mut world = World::settled();
     let query = world.query("learning", "www.example", RecordType::A);
