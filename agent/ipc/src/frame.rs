@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Longest line that is read, in bytes, its end included.
-pub const MAX_LINE: usize = 1 << 20;
+pub const MAX_LINE: usize = 8 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
