@@ -67,8 +67,8 @@ impl Node {
 
     /// A command that will run inside this namespace.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.name)).arg(program);
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
         command
     }
 

@@ -1,9 +1,19 @@
 //! The gateway's processes: the real agent in the namespace `gw`.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::capture::lock;
+use crate::nodes::Node;
 
 /// What the agent is started with.
 #[derive(Clone, Debug)]
@@ -47,44 +57,255 @@ pub struct ProcessUsage {
     pub cpu: Duration,
 }
 
+/// The agent and its helpers by the names that /proc shows (15 characters at most).
+const PROCESSES: [&str; 3] = ["seimon-agent", "seimon-resolver", "seimon-probe"];
+
+/// How long a killed process may take to be gone.
+const DEATH: Duration = Duration::from_secs(3);
+
+/// The kernel's unit of CPU times in /proc (USER_HZ), the same on every Linux architecture of interest.
+const TICKS: f64 = 100.0;
+
 /// The agent's life. Calls are synchronous and may be made from any thread.
 #[derive(Debug)]
-pub struct Gateway {}
+pub struct Gateway {
+    node: Arc<Node>,
+    config: GatewayConfig,
+    directory: TempDir,
+    child: Mutex<Option<Child>>,
+}
 
 impl Gateway {
-    /// Starts the agent and waits until its control socket answers, at most `ready`.
-    pub fn start(&self, _ready: Duration) -> Result<()> {
-        anyhow::bail!("not yet")
+    pub(super) fn new(node: Arc<Node>, config: GatewayConfig, ca_pem: &str) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("seimon-lab-").tempdir()?;
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("plan.toml"), &config.plan)?;
+        fs::write(at("lab-ca.pem"), ca_pem)?;
+        fs::create_dir(at("state"))?;
+        fs::create_dir(at("run"))?;
+        if config.clock_trusted == Trust::Trusted {
+            fs::write(at("clock-trusted"), "")?;
+        }
+        Ok(Self { node, config, directory, child: Mutex::new(None) })
     }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Where the plan, the lab's CA, the agent's state (`state`) and its sockets (`run`) are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Starts the agent and waits until its control socket answers a question for its status, at most `ready`.
+    pub fn start(&self, ready: Duration) -> Result<()> {
+        let mut child = lock(&self.child);
+        if let Some(running) = child.as_mut()
+            && running.try_wait()?.is_none()
+        {
+            bail!("the agent runs already");
+        }
+        let log = OpenOptions::new().create(true).append(true).open(self.path("agent.log"))?;
+        let mut command = self.node.command(path_text(&self.config.agent)?);
+        command.arg("run").arg("--plan").arg(self.path("plan.toml")).arg("--board").arg(&self.config.board);
+        command.arg("--state-dir").arg(self.path("state")).arg("--runtime-dir").arg(self.path("run"));
+        command.arg("--clock-trust-file").arg(self.path("clock-trusted"));
+        if !self.config.without.is_empty() {
+            command.arg("--without").arg(self.config.without.join(","));
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
+        let begun = Instant::now();
+        let running = command.spawn().with_context(|| format!("cannot start {}", self.config.agent.display()))?;
+        let running = child.insert(running);
+        loop {
+            if answers(&self.control_socket()) {
+                return Ok(());
+            }
+            if let Some(status) = running.try_wait()? {
+                *child = None;
+                bail!("the agent ended while starting ({status}):\n{}", self.last_words());
+            }
+            if begun.elapsed() > ready {
+                bail!("the agent did not answer within {ready:?}:\n{}", self.last_words());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
     /// kill -9 of the agent only; returns when it is gone.
     pub fn kill(&self) -> Result<()> {
-        anyhow::bail!("not yet")
+        let mut child = lock(&self.child).take().ok_or_else(|| anyhow!("the agent does not run"))?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
     }
+
+    /// kill -9 of one of the gateway's processes by name (`seimon-resolver`); returns when it is gone.
+    pub fn kill_process(&self, name: &str) -> Result<()> {
+        if name == PROCESSES[0] {
+            return self.kill();
+        }
+        let found: Vec<_> = processes().into_iter().filter(|(_, n)| n == name).collect();
+        if found.is_empty() {
+            bail!("`{name}` does not run");
+        }
+        for (pid, _) in &found {
+            if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
+                kill_process(pid, Signal::KILL)?;
+            }
+        }
+        let begun = Instant::now();
+        while processes().iter().any(|process| found.contains(process)) {
+            if begun.elapsed() > DEATH {
+                bail!("`{name}` does not die");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// kill -9 of the agent and of what it left behind.
+    pub fn kill_all(&self) -> Result<()> {
+        self.kill()?;
+        for name in &PROCESSES[1..] {
+            if processes().iter().any(|(_, n)| n == name) {
+                self.kill_process(name)?;
+            }
+        }
+        Ok(())
+    }
+
     /// SIGTERM, then waits at most `patience` for its end.
-    pub fn terminate(&self, _patience: Duration) -> Result<()> {
-        anyhow::bail!("not yet")
+    pub fn terminate(&self, patience: Duration) -> Result<()> {
+        let mut slot = lock(&self.child);
+        let child = slot.as_mut().ok_or_else(|| anyhow!("the agent does not run"))?;
+        kill_process(Pid::from_child(child), Signal::TERM)?;
+        let begun = Instant::now();
+        while child.try_wait()?.is_none() {
+            if begun.elapsed() > patience {
+                bail!("the agent did not end within {patience:?} of SIGTERM");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        *slot = None;
+        Ok(())
     }
+
     pub fn is_running(&self) -> bool {
-        false
+        lock(&self.child).as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
+
     /// Runs `seimonctl` with the control socket of this gateway.
-    pub fn ctl(&self, _args: &[&str]) -> Result<CtlOutput> {
-        anyhow::bail!("not yet")
+    pub fn ctl(&self, args: &[&str]) -> Result<CtlOutput> {
+        let ctl = self.config.agent.with_file_name("seimonctl");
+        let output = self
+            .node
+            .command(path_text(&ctl)?)
+            .arg("--socket")
+            .arg(self.control_socket())
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot run {}", ctl.display()))?;
+        Ok(CtlOutput {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
     }
+
     /// RUNTIME_DIR/control.sock; reachable from the lab's own process.
     pub fn control_socket(&self) -> PathBuf {
-        PathBuf::new()
+        self.path("run").join("control.sock")
     }
+
     /// RUNTIME_DIR/metrics.sock.
     pub fn metrics_socket(&self) -> PathBuf {
-        PathBuf::new()
+        self.path("run").join("metrics.sock")
     }
-    /// What the agent wrote to stderr since the town was raised.
+
+    /// What the agent wrote to stdout and stderr since the town was raised.
     pub fn log(&self) -> String {
-        String::new()
+        fs::read(self.path("agent.log")).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
     }
+
     /// Agent, resolver and probe.
     pub fn usage(&self) -> Vec<ProcessUsage> {
-        Vec::new()
+        processes().into_iter().filter_map(|(pid, name)| usage(pid, name)).collect()
     }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if self.is_running() {
+            let _ = self.kill_all();
+        }
+    }
+}
+
+fn path_text(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| anyhow!("{} is not UTF-8", path.display()))
+}
+
+/// Whether the agent answers a question for its status.
+fn answers(socket: &Path) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        (&stream).write_all(b"{\"version\":1,\"request\":{\"command\":\"status\"}}\n")?;
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line)?;
+        Ok(line.starts_with('{'))
+    };
+    ask().unwrap_or(false)
+}
+
+/// The gateway's processes in this PID namespace (a private one, see [`crate::netns`]), without zombies.
+fn processes() -> Vec<(u32, String)> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(stat) = Stat::read(pid) else { continue };
+        if stat.state != 'Z' && PROCESSES.contains(&stat.name.as_str()) {
+            found.push((pid, stat.name));
+        }
+    }
+    found
+}
+
+/// The interesting part of /proc/PID/stat.
+struct Stat {
+    name: String,
+    state: char,
+    ticks: u64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (before, after) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        Some(Self {
+            name: before.split_once('(')?.1.to_owned(),
+            state: fields.first()?.chars().next()?,
+            ticks: fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?,
+        })
+    }
+}
+
+fn usage(pid: u32, name: String) -> Option<ProcessUsage> {
+    let stat = Stat::read(pid)?;
+    let file = File::open(format!("/proc/{pid}/status")).ok()?;
+    let line = BufReader::new(file).lines().map_while(Result::ok).find(|line| line.starts_with("VmRSS:"))?;
+    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    let cpu = Duration::from_secs_f64(stat.ticks as f64 / TICKS);
+    Some(ProcessUsage { name, pid, rss_bytes: kilobytes * 1024, cpu })
 }

@@ -19,24 +19,42 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Times are since [`World::raise`] returned ([`World::now`]); the runner keeps its own offset of the scenario's start.
+//! Times are those of [`World::now`]; the runner keeps its own offset of the scenario's start.
 
 pub mod events;
 pub mod gateway;
+mod happen;
 pub mod params;
 pub(crate) mod town;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow, bail};
 
+use crate::capture::{POINT_FIELDS, Point, lock};
+use crate::load::Load;
 use crate::load::spec::{LoadSpec, MetricInfo};
+use crate::servers::Servers;
+use crate::servers::site::Site;
+use crate::wire::Wire;
 use gateway::{Gateway, GatewayConfig};
+pub use happen::Undo;
+use town::{STATIC_GATEWAY, Town};
 
 /// A raised town. Dropping it stops its threads and removes its namespaces.
 #[derive(Debug)]
-pub struct World {}
+pub struct World {
+    start: Instant,
+    seed: u64,
+    loads: Mutex<BTreeMap<String, Load>>,
+    gateway: OnceLock<Gateway>,
+    servers: Servers,
+    town: Town,
+}
 
 /// One thing that happens: `do`, `target` and the event's own keys. See [`events::EVENTS`].
 #[derive(Clone, Debug, PartialEq)]
@@ -59,10 +77,6 @@ impl Happening {
     }
 }
 
-/// How to take a happening back. Empty for those that cannot be.
-#[derive(Clone, Debug, Default)]
-pub struct Undo {}
-
 /// A running or ended load.
 #[derive(Clone, Debug)]
 pub struct LoadHandle {
@@ -82,64 +96,180 @@ pub struct Bucket {
 }
 
 impl World {
-    /// Raises the town. `seed` decides what is random on the wires.
-    pub fn raise(_topology: &params::Topology, _seed: u64) -> Result<Self> {
-        anyhow::bail!("not yet")
+    /// Raises the town. `seed` decides what is random on the wires and among the clients. One town at a time in a
+    /// private world (see [`crate::netns::enter_or_reexec`]); a second one after the first was dropped.
+    pub fn raise(topology: &params::Topology, seed: u64) -> Result<Self> {
+        let start = Instant::now();
+        let town = town::raise(topology, seed, start)?;
+        let servers = Servers::raise(&town, topology, start)?;
+        Ok(Self { start, seed, loads: Mutex::default(), gateway: OnceLock::new(), servers, town })
     }
-    /// Time since the town stood.
+
+    /// Time on the clock of all series and metrics; it began when the raising did.
     pub fn now(&self) -> Duration {
-        Duration::ZERO
+        self.start.elapsed()
     }
+
     /// Makes `gw` a plain router by a fixed script, without any agent: closed path for everything from `affairs`, direct
-    /// for `learning`, a simple DNS forwarder. For tests of the lab itself.
+    /// for `learning`, DNS passed on to the path's server. For tests of the lab itself, and the benches' bare ruleset.
     pub fn use_static_gateway(&self) -> Result<()> {
-        anyhow::bail!("not yet")
+        let gw = self.town.node("gw")?;
+        gw.sysctl(&[
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv4/conf/all/rp_filter", "0"),
+            ("ipv4/conf/default/rp_filter", "0"),
+        ])?;
+        gw.ip(STATIC_GATEWAY.0)?;
+        gw.nft(STATIC_GATEWAY.1)
     }
+
     /// Prepares the gateway's directories for the agent; start it by [`Gateway::start`].
-    pub fn use_agent(&self, _config: GatewayConfig) -> Result<()> {
-        anyhow::bail!("not yet")
+    pub fn use_agent(&self, config: GatewayConfig) -> Result<()> {
+        let node = std::sync::Arc::clone(self.town.node("gw")?);
+        let gateway = Gateway::new(node, config, &self.servers.authority.pem())?;
+        self.gateway.set(gateway).map_err(|_| anyhow!("this town has its agent already"))
     }
+
     /// The agent's life; an error before [`Self::use_agent`].
     pub fn gateway(&self) -> Result<&Gateway> {
-        anyhow::bail!("not yet")
+        self.gateway.get().ok_or_else(|| anyhow!("this town's gateway runs no agent"))
     }
+
     /// Starts a load at once.
-    pub fn start_load(&self, _spec: LoadSpec) -> Result<LoadHandle> {
-        anyhow::bail!("not yet")
+    pub fn start_load(&self, spec: LoadSpec) -> Result<LoadHandle> {
+        let id = spec.id.clone();
+        let mut loads = lock(&self.loads);
+        if loads.contains_key(&id) {
+            bail!("there is a load `{id}` already");
+        }
+        let names = || self.town.devices.keys().copied().collect::<Vec<_>>().join(", ");
+        let devices = self
+            .town
+            .devices
+            .get(spec.zone.as_str())
+            .ok_or_else(|| anyhow!("no zone `{}`; there are {}", spec.zone, names()))?;
+        let node = self.town.node(&spec.zone)?;
+        let load = Load::start(spec, devices, node.handle(), &self.servers.authority, self.start, self.seed)?;
+        loads.insert(id.clone(), load);
+        Ok(LoadHandle { id })
     }
-    /// Stops a load in an orderly way: operations in progress may end (at most 2 s), nothing new is counted as error.
-    pub fn stop_load(&self, _load: &LoadHandle) {}
-    /// Makes something happen now.
-    pub fn perform(&self, _happening: &Happening) -> Result<Undo> {
-        anyhow::bail!("not yet")
+
+    /// Stops a load in an orderly way: operations in progress may end (at most 2 s), what is then unfinished is counted
+    /// neither as good nor as error.
+    pub fn stop_load(&self, load: &LoadHandle) {
+        if let Some(load) = lock(&self.loads).get(&load.id) {
+            load.stop();
+        }
     }
-    /// Takes a happening back (`for` is over).
-    pub fn undo(&self, _undo: Undo) -> Result<()> {
-        anyhow::bail!("not yet")
-    }
+
     /// The value of a metric over `[from, to)`: of a load (`teachers.ok`), a capture point (`wan.internet.tx.packets`,
     /// `leak.affairs.learning`, …; see [`Self::metrics`]). None: no such metric, or nothing measured (latencies).
-    pub fn metric(&self, _name: &str, _from: Duration, _to: Duration) -> Option<f64> {
-        None
+    pub fn metric(&self, name: &str, from: Duration, to: Duration) -> Option<f64> {
+        let words: Vec<&str> = name.split('.').collect();
+        let of = |point: &Point, field: &str| point.sum(from, to).field(field);
+        let number = match words[..] {
+            ["wan", line, "tx"] => of(self.town.wires.get(line)?.up(), "packets")?,
+            ["wan", line, "rx"] => of(self.town.wires.get(line)?.down(), "packets")?,
+            ["wan", line, "tx", field] => of(self.town.wires.get(line)?.up(), field)?,
+            ["wan", line, "rx", field] => of(self.town.wires.get(line)?.down(), field)?,
+            ["wan", line, "forwarded"] => of(self.town.wires.get(line)?.up(), "forwarded")?,
+            ["wan", line, "inside"] => {
+                let wire = self.town.wires.get(line)?;
+                of(wire.up(), "inside")? + of(wire.down(), "inside")?
+            }
+            ["zone", zone, "tx"] => of(&self.town.taps.get(zone)?.tx, "packets")?,
+            ["zone", zone, "rx"] => of(&self.town.taps.get(zone)?.rx, "packets")?,
+            ["zone", zone, "tx", field] => of(&self.town.taps.get(zone)?.tx, field)?,
+            ["zone", zone, "rx", field] => of(&self.town.taps.get(zone)?.rx, field)?,
+            ["leak", from_zone, to_zone] => {
+                let leaks = &self.town.taps.get(to_zone)?.leaks;
+                of(&leaks.iter().find(|(zone, _)| *zone == from_zone)?.1, "leaked")?
+            }
+            [load, ..] => {
+                let metric = name.strip_prefix(load)?.strip_prefix('.')?;
+                return lock(&self.loads).get(load)?.metric(metric, &self.servers.log, from, to);
+            }
+            [] => return None,
+        };
+        Some(number as f64)
     }
+
     /// Every capture metric of this town; those of loads are [`crate::load::spec::LOAD_METRICS`].
     pub fn metrics(&self) -> Vec<MetricInfo> {
-        Vec::new()
+        capture_metrics()
     }
-    /// The load's time series, one bucket each 100 ms from the town's start.
-    pub fn series(&self, _load: &str) -> Vec<Bucket> {
-        Vec::new()
+
+    /// The load's time series, one bucket each 100 ms, the first at time 0 of [`Self::now`].
+    pub fn series(&self, load: &str) -> Vec<Bucket> {
+        lock(&self.loads).get(load).map(|load| load.series(&self.servers.log)).unwrap_or_default()
     }
+
     /// A command that will run inside a node's namespace (for `lab shell`, benches, looking around).
-    pub fn command(&self, _node: &str, program: &str) -> Result<std::process::Command> {
-        Ok(std::process::Command::new(program))
+    pub fn command(&self, node: &str, program: &str) -> Result<Command> {
+        Ok(self.town.node(node)?.command(program))
     }
+
     /// Names of all nodes.
     pub fn nodes(&self) -> Vec<String> {
-        Vec::new()
+        self.town.nodes.keys().map(|name| (*name).to_owned()).collect()
     }
+
+    /// The line between `gw` and its peer: `carrier` or `internet`.
+    pub fn wire(&self, line: &str) -> Result<&Wire> {
+        self.town.wires.get(line).with_context(|| format!("no line `{line}`; there are carrier, internet"))
+    }
+
     /// Begins writing everything at a point (`wan.internet`, `wan.carrier`) to a pcap file.
-    pub fn pcap(&self, _point: &str, _file: &std::path::Path) -> Result<()> {
-        anyhow::bail!("not yet")
+    pub fn pcap(&self, point: &str, file: &Path) -> Result<()> {
+        let line = point.strip_prefix("wan.").unwrap_or(point);
+        self.wire(line)?.pcap(file)
     }
+
+    /// The lab CA's certificate (PEM), which all servers' certificates come from.
+    pub fn ca_pem(&self) -> String {
+        self.servers.authority.pem()
+    }
+
+    fn site(&self, name: &str) -> Result<&Site> {
+        self.servers.sites.get(name).map(AsRef::as_ref).with_context(|| format!("no site `{name}`"))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for load in lock(&self.loads).values() {
+            load.stop();
+        }
+    }
+}
+
+/// Every capture metric, for the vocabulary: `<…>` stands for a line or a zone.
+pub fn capture_metrics() -> Vec<MetricInfo> {
+    let mut all = Vec::new();
+    let mut add = |name: String, unit, meaning| all.push(MetricInfo { name: Box::leak(name.into_boxed_str()), unit, meaning });
+    for line in ["carrier", "internet"] {
+        for way in ["tx", "rx"] {
+            for (field, unit, meaning) in POINT_FIELDS {
+                add(format!("wan.{line}.{way}.{field}"), unit, meaning);
+            }
+        }
+        add(format!("wan.{line}.tx"), "count", "frames from the gateway to the line");
+        add(format!("wan.{line}.rx"), "count", "frames from the line to the gateway");
+        add(format!("wan.{line}.inside"), "count", "packets on the line, either way, with an inside address");
+        add(format!("wan.{line}.forwarded"), "count", "packets of clients that the gateway sent to the line");
+    }
+    let zones = town::zones();
+    for zone in &zones {
+        let zone = zone.name;
+        add(format!("zone.{zone}.rx"), "count", "IP packets from the gateway into the zone");
+        add(format!("zone.{zone}.tx"), "count", "IP packets from the zone to the gateway");
+    }
+    for from in &zones {
+        for to in zones.iter().filter(|z| z.name != from.name) {
+            let meaning = "packets from the first zone seen in the second without a permit";
+            add(format!("leak.{}.{}", from.name, to.name), "count", meaning);
+        }
+    }
+    all
 }

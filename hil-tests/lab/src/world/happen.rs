@@ -1,0 +1,269 @@
+//! Making events happen and taking them back.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::events::EVENTS;
+use super::town::{self, Egress};
+use super::{Happening, World};
+use crate::capture::lock;
+use crate::servers::site::Illness;
+use crate::servers::{DnsFault, affairs_addresses};
+use crate::wire::WireConfig;
+use crate::world::params::parse_duration;
+
+/// How long an agent may take to be ready after it was started by an event, and to end after SIGTERM.
+const AGENT: Duration = Duration::from_secs(10);
+
+/// How to take a happening back. Empty for those that cannot be.
+#[derive(Clone, Debug, Default)]
+pub struct Undo(Option<Step>);
+
+#[derive(Clone, Debug)]
+enum Step {
+    Mend(String),
+    Wire(String, WireConfig),
+    Illness(String, Option<(Illness, Option<String>)>),
+    Register(String),
+    Egress(String),
+    DnsFault(String, Option<DnsFault>),
+    Affairs(Vec<std::net::IpAddr>),
+    Echo,
+}
+
+impl Happening {
+    fn word(&self, key: &str, default: &str) -> Result<String> {
+        match self.keys.get(key) {
+            None => Ok(default.to_owned()),
+            Some(toml::Value::String(text)) => Ok(text.clone()),
+            Some(toml::Value::Integer(number)) => Ok(number.to_string()),
+            Some(other) => bail!("`{key}` of {} must be a word, not `{other}`", self.what),
+        }
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>> {
+        self.keys
+            .get(key)
+            .map(|value| {
+                value
+                    .as_float()
+                    .or(value.as_integer().map(|n| n as f64))
+                    .or(value.as_str().and_then(parse_duration).map(|d| d.as_secs_f64() * 1000.0))
+                    .filter(|n| *n >= 0.0)
+                    .ok_or_else(|| anyhow!("`{key}` of {} must be a number, not `{value}`", self.what))
+            })
+            .transpose()
+    }
+
+    /// Whether the event, its target and its keys exist.
+    ///
+    /// # Errors
+    /// Says what there is.
+    pub fn check(&self) -> Result<()> {
+        let names = || EVENTS.iter().map(|e| e.name).collect::<Vec<_>>().join(", ");
+        let event = EVENTS
+            .iter()
+            .find(|e| e.name == self.what)
+            .ok_or_else(|| anyhow!("no event `{}`; there are {}", self.what, names()))?;
+        match &self.target {
+            None if event.targets.is_empty() => {}
+            None => bail!("{} needs a target: {}", self.what, event.targets.join(", ")),
+            Some(target) if event.targets.contains(&target.as_str()) => {}
+            Some(target) if event.targets.is_empty() => bail!("{} takes no target, not `{target}`", self.what),
+            Some(target) => bail!("target of {} must be {}, not `{target}`", self.what, event.targets.join(", ")),
+        }
+        for key in self.keys.keys() {
+            if !event.keys.iter().any(|k| k.key == key) {
+                bail!("{} has no key `{key}`", self.what);
+            }
+        }
+        Ok(())
+    }
+
+    fn line_config(&self, mut config: WireConfig) -> Result<WireConfig> {
+        let share = |value: f64, key: &str| {
+            if value <= 1.0 { Ok(value) } else { Err(anyhow!("`{key}` is a share from 0 to 1, not {value}")) }
+        };
+        let millis = |value: f64| Duration::from_secs_f64(value / 1000.0);
+        if let Some(mtu) = self.number("mtu")? {
+            config.mtu = mtu as usize;
+        }
+        if self.keys.contains_key("pmtu") {
+            config.pmtu = town::pmtu(&self.word("pmtu", "icmp")?)?;
+        }
+        if let Some(delay) = self.number("delay_ms")? {
+            config.delay = millis(delay);
+        }
+        if let Some(jitter) = self.number("jitter_ms")? {
+            config.jitter = millis(jitter);
+        }
+        for (key, slot) in [
+            ("loss", &mut config.loss),
+            ("burst_loss", &mut config.burst_loss),
+            ("reorder", &mut config.reorder),
+            ("duplicate", &mut config.duplicate),
+        ] {
+            if let Some(value) = self.number(key)? {
+                *slot = share(value, key)?;
+            }
+        }
+        if let Some(rate) = self.number("rate")? {
+            config.rate = rate as u64;
+        }
+        Ok(config)
+    }
+}
+
+impl World {
+    /// Makes something happen now.
+    ///
+    /// # Errors
+    /// No such event, target or key (see [`EVENTS`]), or it could not be done.
+    pub fn perform(&self, happening: &Happening) -> Result<Undo> {
+        happening.check()?;
+        let target = happening.target.as_deref().unwrap_or_default();
+        let step = match happening.what.as_str() {
+            "line.cut" => {
+                self.wire(target)?.cut()?;
+                Step::Mend(target.to_owned())
+            }
+            "line.blackhole" | "line.set" => {
+                let wire = self.wire(target)?;
+                let before = wire.config();
+                let mut config = happening.line_config(before.clone())?;
+                if happening.what == "line.blackhole" {
+                    (config.blackhole_up, config.blackhole_down) = match happening.word("direction", "both")?.as_str() {
+                        "both" => (true, true),
+                        "up" => (true, false),
+                        "down" => (false, true),
+                        other => bail!("direction must be both, up or down, not `{other}`"),
+                    };
+                }
+                wire.set(config);
+                Step::Wire(target.to_owned(), before)
+            }
+            "service.ill" => {
+                let site = self.site(target)?;
+                let before = site.current_illness();
+                let path = match happening.word("egress", "any")?.as_str() {
+                    "any" => None,
+                    path @ ("closed" | "direct") => Some(path.to_owned()),
+                    other => bail!("egress must be any, closed or direct, not `{other}`"),
+                };
+                site.set_illness(Some((Illness::from_word(&happening.word("how", "500")?)?, path)));
+                Step::Illness(target.to_owned(), before)
+            }
+            "service.register" => {
+                let site = self.site(target)?;
+                let before = site.registered();
+                site.register(&happening.word("egress", "both")?)?;
+                Step::Register(before)
+            }
+            "egress.change" => {
+                town::egress(&self.town, target, Egress::Foreign)?;
+                Step::Egress(target.to_owned())
+            }
+            "dns.fault" => {
+                let view = self.servers.views.get(target).context("no such DNS view")?;
+                let fault = DnsFault::from_word(&happening.word("how", "silence")?)?;
+                let before = lock(&view.fault).replace(fault);
+                Step::DnsFault(target.to_owned(), before)
+            }
+            "dns.affairs" => {
+                let addresses = affairs_addresses(&happening.word("answer", "public")?)?;
+                let before = self.servers.set_name("closed", "affairs.school.example", addresses);
+                Step::Affairs(before.unwrap_or_default())
+            }
+            "echo.fault" => {
+                self.servers.echo_silent.store(true, Ordering::Relaxed);
+                Step::Echo
+            }
+            "gateway.flush" => {
+                self.flush(target)?;
+                return Ok(Undo::default());
+            }
+            "gateway.kill" => {
+                self.gateway()?.kill_process(&format!("seimon-{target}"))?;
+                return Ok(Undo::default());
+            }
+            "gateway.terminate" => {
+                self.gateway()?.terminate(AGENT)?;
+                return Ok(Undo::default());
+            }
+            "gateway.start" => {
+                self.gateway()?.start(AGENT)?;
+                return Ok(Undo::default());
+            }
+            "gateway.restart" => {
+                self.gateway()?.kill_all()?;
+                self.gateway()?.start(AGENT)?;
+                return Ok(Undo::default());
+            }
+            other => bail!("event `{other}` is in the table but not made"),
+        };
+        Ok(Undo(Some(step)))
+    }
+
+    fn flush(&self, target: &str) -> Result<()> {
+        let node = self.town.node("gw")?;
+        if target == "nft" {
+            return node.nft("flush ruleset\n");
+        }
+        // `ip rule flush` leaves the rule of priority 0; main and default are put back as a careless script would.
+        node.ip("rule flush\nrule add pref 32766 lookup main\nrule add pref 32767 lookup default\n")
+    }
+
+    /// Takes a happening back (`for` is over).
+    pub fn undo(&self, undo: Undo) -> Result<()> {
+        let Some(step) = undo.0 else { return Ok(()) };
+        match step {
+            Step::Mend(line) => self.wire(&line)?.mend(),
+            Step::Wire(line, config) => {
+                self.wire(&line)?.set(config);
+                Ok(())
+            }
+            Step::Illness(site, before) => {
+                self.site(&site)?.set_illness(before);
+                Ok(())
+            }
+            Step::Register(before) => self.site("affairs")?.register(&before),
+            Step::Egress(line) => town::egress(&self.town, &line, Egress::Usual),
+            Step::DnsFault(view, before) => {
+                *lock(&self.servers.views.get(view.as_str()).context("no such DNS view")?.fault) = before;
+                Ok(())
+            }
+            Step::Affairs(addresses) => {
+                self.servers.set_name("closed", "affairs.school.example", addresses);
+                Ok(())
+            }
+            Step::Echo => {
+                self.servers.echo_silent.store(false, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_events_targets_and_keys_are_refused_with_what_there_is() {
+        let refused = |h: Happening| h.check().unwrap_err().to_string();
+        assert!(refused(Happening::new("line.cutt", None)).contains("line.cut,"));
+        assert!(refused(Happening::new("line.cut", Some("wan9"))).contains("carrier, internet"));
+        assert!(refused(Happening::new("line.cut", None)).contains("needs a target"));
+        assert!(refused(Happening::new("line.cut", Some("carrier")).with("speed", 1)).contains("`speed`"));
+        assert!(Happening::new("line.set", Some("carrier")).with("loss", 0.1).check().is_ok());
+    }
+
+    #[test]
+    fn a_line_keeps_what_an_event_does_not_name() {
+        let before = WireConfig { mtu: 1454, loss: 0.5, ..WireConfig::default() };
+        let changed = Happening::new("line.set", Some("internet")).with("delay_ms", 20).line_config(before).unwrap();
+        assert_eq!((changed.mtu, changed.loss, changed.delay), (1454, 0.5, Duration::from_millis(20)));
+    }
+}
