@@ -7,9 +7,6 @@ use crate::args::Lang;
 use crate::screen::{Look, Paint, clean, pad, table, width};
 use crate::words::{self, pick, say};
 
-/// Columns of `[YELLOW]`.
-const WIDEST_LAMP: usize = 8;
-
 /// Everything.
 pub(crate) fn status(lang: Lang, look: Look, status: &Status) -> String {
     let mut text = header(lang, look, status);
@@ -99,11 +96,10 @@ fn group(lang: Lang, look: Look, group: &GroupStatus) -> String {
         }
     });
     let name = pad(&format!("{}/{}", group.zone, group.group), 20);
-    let mut text = format!(
-        "  {}{} {name} {way}  {state}{remaining}\n",
-        lamp(lang, look, group.light),
-        " ".repeat(WIDEST_LAMP.saturating_sub(width(&lamp_text(lang, group.light))))
-    );
+    // So that names stand below each other: as wide as the widest lamp, [黄] or [YELLOW].
+    let widest = width(&lamp_text(lang, Light::Yellow));
+    let gap = " ".repeat(widest.saturating_sub(width(&lamp_text(lang, group.light))));
+    let mut text = format!("  {}{gap} {name} {way}  {state}{remaining}\n", lamp(lang, look, group.light));
     let mut line = |ja: &str, en: &str, content: &str| {
         if !content.is_empty() {
             text.push_str(&look.indented(6, &format!("{}{content}", say(lang, ja, en))));

@@ -4,11 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use seimon_ipc::frame;
 use seimon_ipc::probe::{
@@ -16,54 +16,7 @@ use seimon_ipc::probe::{
 };
 use seimon_plan::{PathId, ServiceId, ZoneId};
 
-/// A process that keeps a network namespace alive.
-struct Namespace(Child);
-
-impl Namespace {
-    fn new() -> Result<Self> {
-        let child = Command::new("unshare")
-            .args(["--net", "sh", "-c", "echo ready; exec sleep 60"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut namespace = Self(child);
-        let mut line = String::new();
-        BufReader::new(namespace.0.stdout.take().context("stdout")?).read_line(&mut line)?;
-        ensure!(line == "ready\n", "no namespace can be made here");
-        namespace.ip("link set lo up")?;
-        Ok(namespace)
-    }
-
-    fn ip(&self, arguments: &str) -> Result<()> {
-        let output = Command::new("nsenter")
-            .args(["-t", &self.0.id().to_string(), "-n", "ip"])
-            .args(arguments.split(' '))
-            .output()?;
-        ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
-    }
-
-    /// Runs in a thread that has entered the namespace.
-    fn inside<T: Send + 'static>(&self, act: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.0.id()))?;
-        let entered = thread::spawn(move || {
-            use std::os::fd::AsFd;
-            rustix::thread::move_into_link_name_space(
-                namespace.as_fd(),
-                Some(rustix::thread::LinkNameSpaceType::Network),
-            )?;
-            act()
-        });
-        entered.join().map_err(|_| anyhow::anyhow!("the thread broke down"))?
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use crate::lab::{Namespace, possible};
 
 struct Probe {
     child: Child,
@@ -162,7 +115,7 @@ fn gateway(hosts: &[Host]) -> Result<Namespace> {
     Ok(gateway)
 }
 
-/// Answers until the test ends; counts nothing, remembers nothing.
+/// Answers until the test ends, each time after nonsense and somebody else's answer.
 fn echo_service(gateway: &Namespace, address: &'static str) -> Result<()> {
     let socket = gateway.inside(move || Ok(UdpSocket::bind(address)?))?;
     thread::spawn(move || {
@@ -170,20 +123,13 @@ fn echo_service(gateway: &Namespace, address: &'static str) -> Result<()> {
         while let Ok((length, from)) = socket.recv_from(&mut packet) {
             if let Some(nonce) = seimon_ipc::echo::parse_request(&packet[..length]) {
                 let _ = socket.send_to(b"nonsense", from);
-                let _ = socket.send_to(&seimon_ipc::echo::answer(nonce ^ 1, from), from);
+                let somebody = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
+                let _ = socket.send_to(&seimon_ipc::echo::answer(nonce ^ 1, somebody), from);
                 let _ = socket.send_to(&seimon_ipc::echo::answer(nonce, from), from);
             }
         }
     });
     Ok(())
-}
-
-fn possible() -> bool {
-    let possible = rustix::process::geteuid().is_root() && Namespace::new().is_ok();
-    if !possible {
-        eprintln!("skipped: needs root and the right to make network namespaces");
-    }
-    possible
 }
 
 fn answers_from_its_own_address(unprivileged: bool) -> Result<()> {
@@ -224,7 +170,7 @@ fn answers_from_its_own_address(unprivileged: bool) -> Result<()> {
 
     // Every host has its own MAC on the wire, also where the bridge is shared.
     let neighbours = Command::new("nsenter")
-        .args(["-t", &gateway.0.id().to_string(), "-n", "ip", "-4", "neigh", "show", "dev", "zone"])
+        .args(["-t", &gateway.pid().to_string(), "-n", "ip", "-4", "neigh", "show", "dev", "zone"])
         .output()?;
     let neighbours = String::from_utf8(neighbours.stdout)?;
     for host in &hosts {
