@@ -1,0 +1,371 @@
+//! A gateway between a client and a server, joined by plain veth pairs: either ours, as compiled from a site plan, or the
+//! bare one (the limit), or the same policy as linear rules. Everything else is the same for all.
+//!
+//! ```text
+//!   client ──lan2 (learning, open)── gw ──wan2── server   203.0.113.80
+//!          ──lan1 (affairs, listed)─┘            and 198.18.0.0/15 behind it
+//! ```
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use seimon_board::Board;
+use seimon_core::network_plan::{
+    Allocation, ChangeSet, Dataplane, Element, Generation, NetworkPlan, PathChoice, compile, diff,
+};
+use seimon_dataplane::Linux;
+use seimon_plan::{PathId, ValidSitePlan};
+
+use crate::nodes::{Node, enter};
+
+/// Where the open zone's traffic goes.
+pub(super) const OPEN: &str = "203.0.113.80";
+/// The destination of the last permit, of whatever plan.
+pub(super) const LISTED: &str = "198.18.255.254";
+pub(super) const PORT: u16 = 7000;
+
+pub(super) struct Gate {
+    client: Node,
+    gw: Node,
+    server: Node,
+    iperf: Option<Child>,
+    stop: Arc<AtomicBool>,
+}
+
+/// What the gateway between them is.
+pub(super) enum Rules<'a> {
+    Ours(&'a NetworkPlan),
+    /// One script for nft.
+    Script(&'a str),
+}
+
+impl Gate {
+    /// `name` keeps the gates of one bench apart.
+    pub(super) fn raise(name: &str, rules: &Rules<'_>) -> Result<Self> {
+        let client = Node::raise(&format!("{name}-cl"))?;
+        let gw = Node::raise(&format!("{name}-gw"))?;
+        let server = Node::raise(&format!("{name}-srv"))?;
+        for (port, peer, node) in [
+            ("wan1", "w1", &server),
+            ("wan2", "w2", &server),
+            ("lan1", "e1", &client),
+            ("lan2", "e2", &client),
+            ("lan3", "e3", &client),
+        ] {
+            gw.ip(&format!("link add {port} type veth peer name {peer} netns {}", node.name()))?;
+            gw.ip(&format!("link set {port} up"))?;
+            node.ip(&format!("link set {peer} up"))?;
+        }
+        server.ip(
+            "address add 10.10.0.2/30 dev w1\naddress add 192.0.2.1/30 dev w2\naddress add 203.0.113.80/32 dev lo\n\
+             route add local 198.18.0.0/15 dev lo",
+        )?;
+        client.ip("address add 10.20.1.100/24 dev e1\naddress add 10.20.2.100/24 dev e2\n\
+             route add 203.0.113.80/32 via 10.20.2.1\nroute add 198.18.0.0/15 via 10.20.1.1")?;
+        let ports = [("ipv4/ip_local_port_range", "1024 65000")];
+        client.sysctl(&ports)?;
+        match rules {
+            Rules::Ours(plan) => apply(gw.name(), plan)?,
+            Rules::Script(script) => plain_gateway(&gw, script)?,
+        }
+        // A closed connection must not stay in the table for longer than the next measurement takes.
+        gw.sysctl(&[
+            ("netfilter/nf_conntrack_tcp_timeout_close", "1"),
+            ("netfilter/nf_conntrack_tcp_timeout_time_wait", "1"),
+        ])?;
+        let gate = Self { client, gw, server, iperf: None, stop: Arc::new(AtomicBool::new(false)) };
+        gate.listen()?;
+        Ok(gate)
+    }
+
+    /// Accepts and drops connections until the gate is gone.
+    fn listen(&self) -> Result<()> {
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (name, stop) = (self.server.name().to_owned(), Arc::clone(&self.stop));
+        std::thread::Builder::new().name("accept".into()).spawn(move || {
+            let listener = enter(&name).and_then(|()| Ok(std::net::TcpListener::bind(("0.0.0.0", PORT))?));
+            let listener = match listener {
+                Ok(listener) => {
+                    let _ = ready.send(Ok(()));
+                    listener
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return;
+                }
+            };
+            for connection in listener.incoming() {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                drop(connection);
+            }
+        })?;
+        is_ready.recv().context("the listener did not start")?
+    }
+
+    /// New connections a second, each refused or made and torn down again by a reset, over `time`.
+    pub(super) fn new_connections(&self, to: &str, time: Duration) -> Result<f64> {
+        let made = Arc::new(AtomicU64::new(0));
+        let failed = Arc::new(AtomicU64::new(0));
+        let address: std::net::SocketAddr = format!("{to}:{PORT}").parse()?;
+        let name = self.client.name().to_owned();
+        let counters = (Arc::clone(&made), Arc::clone(&failed));
+        let thread = std::thread::spawn(move || -> Result<Duration> {
+            enter(&name)?;
+            let begin = Instant::now();
+            while begin.elapsed() < time {
+                match std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
+                    Ok(stream) => {
+                        // A reset instead of a farewell: no port waits, the entry goes at once.
+                        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
+                        counters.0.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(_) => {
+                        counters.1.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+            Ok(begin.elapsed())
+        });
+        let took = thread.join().map_err(|_| anyhow::anyhow!("the generator died"))??;
+        let (made, failed) = (made.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
+        if made == 0 || failed > made / 100 {
+            bail!("{made} connections made, {failed} failed: this gateway does not let {to} be reached");
+        }
+        Ok(made as f64 / took.as_secs_f64())
+    }
+
+    fn iperf_server(&mut self) -> Result<()> {
+        if self.iperf.is_none() {
+            let child = self
+                .server
+                .command("iperf3")
+                .args(["-s", "-p", "5201"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .context("iperf3 could not be started (Debian package iperf3)")?;
+            self.iperf = Some(child);
+            // Ready when a connection is accepted; the first measurement tries again until then.
+            for _ in 0..50 {
+                if self.iperf(&["-n", "1"]).is_ok() {
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            bail!("the iperf3 server does not answer through this gateway");
+        }
+        Ok(())
+    }
+
+    fn iperf(&self, more: &[&str]) -> Result<serde_json::Value> {
+        let mut command: Command = self.client.command("iperf3");
+        let output = command
+            .args(["-c", OPEN, "-p", "5201", "-J", "--connect-timeout", "2000"])
+            .args(more)
+            .stdin(Stdio::null())
+            .output()?;
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        if let Some(error) = json["error"].as_str() {
+            bail!("iperf3: {error}");
+        }
+        Ok(json)
+    }
+
+    /// TCP bits a second, as received.
+    pub(super) fn tcp(&mut self, time: Duration) -> Result<f64> {
+        self.iperf_server()?;
+        let json = self.iperf(&["-t", &time.as_secs().max(1).to_string()])?;
+        json["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 named no rate")
+    }
+
+    /// UDP packets of 64 bytes a second, as received.
+    pub(super) fn udp64(&mut self, time: Duration) -> Result<f64> {
+        self.iperf_server()?;
+        let json = self.iperf(&["-u", "-l", "64", "-b", "0", "-t", &time.as_secs().max(1).to_string()])?;
+        let sum = &json["end"]["sum"];
+        let (packets, lost) = (sum["packets"].as_f64(), sum["lost_packets"].as_f64());
+        let seconds = sum["seconds"].as_f64().context("iperf3 named no time")?;
+        Ok((packets.context("iperf3 named no packets")? - lost.unwrap_or(0.0)) / seconds)
+    }
+
+    pub(super) fn gateway(&self) -> &Node {
+        &self.gw
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.iperf {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        // One more connection wakes the acceptor, so that it sees that it is over.
+        let name = self.server.name().to_owned();
+        let _ = std::thread::spawn(move || {
+            if enter(&name).is_ok() {
+                let address = std::net::SocketAddr::from(([127, 0, 0, 1], PORT));
+                let _ = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200));
+            }
+        })
+        .join();
+    }
+}
+
+/// Brings a network plan into force in a namespace, as the agent does.
+fn apply(namespace: &str, plan: &NetworkPlan) -> Result<()> {
+    let (namespace, plan) = (namespace.to_owned(), plan.clone());
+    let thread = std::thread::spawn(move || -> Result<()> {
+        enter(&namespace)?;
+        let mut kernel = Linux::open()?;
+        let keys: Vec<String> = plan.sysctls.iter().map(|s| s.path.clone()).collect();
+        let observed = kernel.observe(&keys)?;
+        kernel.apply(&diff(&observed, None, &plan))?;
+        Ok(())
+    });
+    thread.join().map_err(|_| anyhow::anyhow!("the applying thread died"))?
+}
+
+/// The same bridges, addresses and conntrack settings as ours, with plain routing.
+fn plain_gateway(gw: &Node, script: &str) -> Result<()> {
+    gw.ip(
+        "link add z-affairs type bridge\nlink add z-learning type bridge\nlink set lan1 master z-affairs\n\
+         link set lan2 master z-learning\nlink set z-affairs up\nlink set z-learning up\n\
+         address add 10.20.1.1/24 dev z-affairs\naddress add 10.20.2.1/24 dev z-learning\n\
+         address add 10.10.0.1/30 dev wan1\naddress add 192.0.2.2/30 dev wan2\nroute add default via 192.0.2.1",
+    )?;
+    gw.nft(script)?;
+    gw.sysctl(&[("netfilter/nf_conntrack_acct", "1"), ("ipv4/ip_forward", "1")])
+}
+
+/// Conntrack, NAT, and nothing else.
+pub(super) const BARE: &str = "table inet bare {
+  chain forward { type filter hook forward priority filter; policy drop;
+    ct state established,related accept
+    iifname { \"z-affairs\", \"z-learning\" } accept
+  }
+  chain post { type nat hook postrouting priority srcnat; oifname { \"wan1\", \"wan2\" } masquerade; }
+}";
+
+/// The affairs zone's `permits` as one rule each; the measured destination is the last.
+pub(super) fn linear(permits: usize) -> String {
+    let mut classify = String::new();
+    let mut accept = String::new();
+    for number in 1..=permits {
+        let address = destination(number, permits);
+        classify.push_str(&format!(
+            "    iifname \"z-affairs\" ip daddr {address} tcp dport {PORT} ct mark set 0x102\n"
+        ));
+        accept.push_str(&format!("    iifname \"z-affairs\" ip daddr {address} tcp dport {PORT} accept\n"));
+    }
+    format!(
+        "table inet linear {{\n  chain pre {{ type filter hook prerouting priority mangle;\n    ct state new jump classify\n  }}\n  \
+         chain classify {{\n{classify}  }}\n  chain forward {{ type filter hook forward priority filter; policy drop;\n    \
+         ct state established,related accept\n{accept}  }}\n  \
+         chain post {{ type nat hook postrouting priority srcnat; oifname {{ \"wan1\", \"wan2\" }} masquerade; }}\n}}"
+    )
+}
+
+/// Destination of the n-th permit; the last is [`LISTED`].
+fn destination(number: usize, permits: usize) -> String {
+    if number == permits {
+        LISTED.to_owned()
+    } else {
+        format!("198.18.{}.{}", number / 250, number % 250 + 1)
+    }
+}
+
+/// A plan with this many permitted destinations in the affairs zone, all on the direct path.
+pub(super) fn plan(permits: usize) -> Result<NetworkPlan> {
+    let text = std::fs::read_to_string(
+        crate::runner::repository().join("provisioning/plan/examples/two-line-town.toml"),
+    )?;
+    let mut document: toml::Table = text.parse()?;
+    // Ten destinations a permit: a plan's text is limited in size, and each destination is looked up by itself.
+    let per = if permits > 1000 { 10 } else { 1 };
+    let mut services = String::new();
+    let mut rules = String::new();
+    let numbers: Vec<usize> = (1..=permits).collect();
+    for (index, chunk) in numbers.chunks(per).enumerate() {
+        let prefixes: Vec<String> =
+            chunk.iter().map(|n| format!("\"{}/32\"", destination(*n, permits))).collect();
+        services.push_str(&format!(
+            "[services.b{index}]\ngroup=\"affairs\"\nprefixes=[{}]\nports=[\"tcp/{PORT}\"]\n",
+            prefixes.join(",")
+        ));
+        rules.push_str(&format!(
+            "[[permits]]\nfrom=\"affairs\"\nto=\"service:b{index}\"\nwho=\"b\"\nwhy=\"b\"\nuntil=\"2099-12-31\"\n"
+        ));
+    }
+    let more: toml::Table = format!("{services}{rules}").parse()?;
+    for (key, value) in more {
+        match (document.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => old.extend(new),
+            (Some(toml::Value::Array(old)), toml::Value::Array(new)) => old.extend(new),
+            (_, value) => {
+                document.insert(key, value);
+            }
+        }
+    }
+    let board = Board::shipped("lab-namespace").context("the lab's board is not shipped")?;
+    let plan = seimon_plan::parse(&toml::to_string(&document)?, "bench.toml", &board)
+        .map_err(|errors| anyhow::anyhow!("the bench's plan is not valid: {errors}"))?;
+    compiled(&plan)
+}
+
+fn compiled(plan: &ValidSitePlan) -> Result<NetworkPlan> {
+    let allocation = Allocation::default().extend(plan)?;
+    let direct = PathChoice::On(PathId::new("direct")?);
+    let choice: BTreeMap<_, _> =
+        plan.routes().iter().map(|r| ((r.zone.clone(), r.group.clone()), direct.clone())).collect();
+    Ok(compile(plan, &allocation, &choice, None, Generation(1))?)
+}
+
+/// How long one group's move takes until the kernel has it, in microseconds: the median of many there and back.
+pub(super) fn move_time(gate: &Gate, there: &Element, back: &Element, moves: usize) -> Result<f64> {
+    let namespace = gate.gateway().name().to_owned();
+    let changes = [there, back].map(|element| ChangeSet {
+        changes: vec![seimon_core::network_plan::Change::Elements {
+            remove: vec![Element { value: None, ..element.clone() }],
+            add: vec![element.clone()],
+        }],
+    });
+    let thread = std::thread::spawn(move || -> Result<f64> {
+        enter(&namespace)?;
+        let mut kernel = Linux::open()?;
+        let mut times = Vec::with_capacity(moves);
+        for number in 0..moves {
+            let begin = Instant::now();
+            kernel.apply(&changes[number % 2])?;
+            times.push(begin.elapsed().as_secs_f64() * 1e6);
+        }
+        super::median(&times).context("no moves")
+    });
+    thread.join().map_err(|_| anyhow::anyhow!("the moving thread died"))?
+}
+
+/// Puts many elements into a set of the gateway's, in batches.
+pub(super) fn fill(gate: &Gate, elements: Vec<Element>) -> Result<()> {
+    let namespace = gate.gateway().name().to_owned();
+    let thread = std::thread::spawn(move || -> Result<()> {
+        enter(&namespace)?;
+        let mut kernel = Linux::open()?;
+        for batch in elements.chunks(500) {
+            kernel.apply(&ChangeSet {
+                changes: vec![seimon_core::network_plan::Change::Elements {
+                    remove: Vec::new(),
+                    add: batch.to_vec(),
+                }],
+            })?;
+        }
+        Ok(())
+    });
+    thread.join().map_err(|_| anyhow::anyhow!("the filling thread died"))?
+}
