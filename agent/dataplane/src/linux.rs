@@ -66,6 +66,7 @@ impl Linux {
         let conntrack = Conntrack::open().map_err(refused)?;
         let ours = Ours::default();
         ours.add_port(router.port());
+        ours.add_port(tables.port());
         Ok(Self { router, tables, conntrack, ours })
     }
 
@@ -73,6 +74,18 @@ impl Linux {
     pub fn watch(&self) -> Result<Watch, ApplyError> {
         let refused = |source| ApplyError::Kernel { doing: "subscribe to changes".into(), source };
         Watch::open(self.ours.clone()).map_err(refused)
+    }
+
+    /// True when every one of the elements is in its map with that value (or in its set). Asks for each alone: some
+    /// microseconds, where an observation takes as long as there are elements. Not for prefixes and ranges.
+    pub fn in_force(&mut self, elements: &[Element]) -> Result<bool, ApplyError> {
+        for element in elements {
+            let holds = self.tables.holds(element);
+            if !holds.map_err(|error| failure(format!("look into {}", element.container), error))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Moves an interface, as a probe host's far end, into the network namespace that the descriptor refers to

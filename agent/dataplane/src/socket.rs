@@ -265,6 +265,29 @@ impl Netlink {
         }
     }
 
+    /// Sends one question that has one message for an answer, and returns its payload.
+    pub(crate) fn fetch(
+        &mut self,
+        kind: u16,
+        fill: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Vec<u8>, NetlinkError> {
+        let seq = self.next_seq();
+        let mut request = Messages::default();
+        request.push(kind, NLM_F_REQUEST, seq, fill);
+        self.send(&request.bytes)?;
+        loop {
+            self.receive()?;
+            for message in messages(&self.buffer).filter(|message| message.seq == seq) {
+                if message.kind != NLMSG_ERROR {
+                    return Ok(message.payload.to_vec());
+                }
+                if let Some(refusal) = refusal(&message) {
+                    return Err(NetlinkError::Refused(refusal));
+                }
+            }
+        }
+    }
+
     /// Asks for a dump and hands over each message of it (its kind and payload). When others changed things meanwhile
     /// it starts again: `each` gets `None` first, to forget what it has.
     pub(crate) fn dump(

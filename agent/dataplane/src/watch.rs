@@ -66,7 +66,7 @@ pub struct Watch {
     rt: Socket,
     ours: Ours,
     links: BTreeMap<u32, (InterfaceName, bool)>,
-    /// The transaction being told about touches our table.
+    /// The transaction being told about touches our table, and its author's socket is not one of ours.
     touched: bool,
 }
 
@@ -149,7 +149,11 @@ impl Watch {
             }
         } else {
             let table = attributes.find(NFTA_TABLE).and_then(Attribute::text);
-            self.touched |= message.payload.first() == Some(&NFPROTO_INET) && table == Some(Ruleset::TABLE);
+            let ours = message.payload.first() == Some(&NFPROTO_INET) && table == Some(Ruleset::TABLE);
+            // nft's socket has its process's number, as that process itself sees it; the generation has the number as
+            // the outermost PID namespace sees it. Where the two differ, this one is right.
+            let by_us = self.ours.has_port(message.port) || self.ours.has_process(message.port);
+            self.touched |= ours && !by_us;
         }
     }
 

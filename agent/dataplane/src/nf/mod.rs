@@ -129,6 +129,32 @@ impl NfTables {
         Ok(Self { netlink: Netlink::open(NETLINK_NETFILTER)? })
     }
 
+    /// The socket's port number.
+    pub(crate) const fn port(&self) -> u32 {
+        self.netlink.port()
+    }
+
+    /// True when the element is there, with just this value. Asks for this one only.
+    pub(crate) fn holds(&mut self, element: &Element) -> Result<bool, NetlinkError> {
+        let put = Put { element, lifetime: None };
+        let found = self.netlink.fetch(SUBSYSTEM | GETSETELEM, |message| put_element(message, &put, false));
+        let payload = match found {
+            Err(error) if error.errno() == Some(Errno::NOENT) => return Ok(false),
+            other => other?,
+        };
+        let list = Attributes::after(&payload, GENMSG).find(NFTA_LIST_ELEMENTS);
+        let Some(item) = list.and_then(|list| list.nested().find(NFTA_LIST_ELEM)) else { return Ok(false) };
+        let data = item.nested().find(NFTA_ELEM_DATA);
+        let kind = match &element.value {
+            None => return Ok(data.is_none()),
+            Some(Value::Verdict(_)) => ValueType::Verdict,
+            Some(Value::Mark(_)) => ValueType::Mark,
+            Some(Value::Ipv4(_)) => ValueType::Ipv4,
+            Some(Value::Ipv6(_)) => ValueType::Ipv6,
+        };
+        Ok(data.and_then(|data| codec::decode_value(kind, data.nested())) == element.value)
+    }
+
     /// Takes elements out and puts elements in, all or nothing. What is to be taken out and is not there is passed over;
     /// what is to be put in and is there with another value is replaced.
     pub(crate) fn change(&mut self, take: &[Element], put: &[Put<'_>]) -> Result<(), NetlinkError> {
