@@ -107,20 +107,14 @@ pub struct Journal<D = Folder> {
 impl Journal<Folder> {
     /// Opens or makes `folder/journal`. `machine`: of which machine the journal is.
     pub fn open(folder: &Path, machine: &str) -> Result<Opened, OpenError> {
-        let disk = Folder::open(folder).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => OpenError::InUse,
-            _ => OpenError::Io { doing: "opening", source },
-        })?;
+        let disk = folder_of(folder)?;
         Self::open_on(disk, machine).map_err(|(error, _)| error)
     }
 
     /// Like [`Journal::open`]; where that finds damage, goes on with the good records in a new file, the old one kept
     /// aside.
     pub fn open_or_salvage(folder: &Path, machine: &str) -> Result<Opened, OpenError> {
-        let disk = Folder::open(folder).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => OpenError::InUse,
-            _ => OpenError::Io { doing: "opening", source },
-        })?;
+        let disk = folder_of(folder)?;
         Self::salvage_on(disk, machine)
     }
 }
@@ -220,6 +214,16 @@ impl<D: Disk> Journal<D> {
         }
         Ok(())
     }
+}
+
+fn folder_of(path: &Path) -> Result<Folder, OpenError> {
+    Folder::open(path).map_err(|source| {
+        if source.kind() == io::ErrorKind::WouldBlock {
+            OpenError::InUse
+        } else {
+            OpenError::Io { doing: "opening", source }
+        }
+    })
 }
 
 /// What to do with a file whose middle is damaged.

@@ -193,6 +193,10 @@ impl PathLiveness {
     }
 
     fn transition_to_up(&mut self) -> Liveness {
+        if self.verdict == Liveness::Down {
+            // Losses of the outage are history; what counts now is how well it works since.
+            self.results.clear();
+        }
         self.held_until = None;
         self.fresh = 0;
         self.verdict = Liveness::Up;

@@ -137,6 +137,14 @@ impl Schedule {
         }
     }
 
+    /// Do not wait a whole steady interval for this one: something may be wrong.
+    pub fn hurry(&mut self, target: &CheckTarget, now: Instant) {
+        if let Some(slot) = self.checks.get_mut(target) {
+            let soon = now + spread(self.config.seed, target, slot.round, self.config.check_interval_moving);
+            slot.next = slot.next.min(soon);
+        }
+    }
+
     pub fn handle_timeout(&mut self, now: Instant) {
         let config = &self.config;
         for (path, slot) in &mut self.echoes {

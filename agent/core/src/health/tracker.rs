@@ -177,8 +177,19 @@ impl Health {
     pub fn handle_check(&mut self, target: &CheckTarget, outcome: CheckOutcome, now: Instant) {
         self.schedule.handle_done(target);
         let Some(service) = self.services.get_mut(target) else { return };
+        if self.paths.get(&target.path).is_some_and(|path| path.verdict() == Liveness::Down) {
+            // Says nothing about the service.
+            return;
+        }
+        let failed = matches!(outcome, CheckOutcome::Failed { .. });
+        let was_ill = service.facts(now, Duration::MAX).verdict == ServiceVerdict::Ill;
         if let Some(verdict) = service.handle_check(outcome, now) {
             self.events.push_back(HealthEvent::Service { target: target.clone(), verdict });
+        }
+        let ill = service.facts(now, Duration::MAX).verdict == ServiceVerdict::Ill;
+        if (failed && !was_ill) || (!failed && ill) {
+            // On the way to another verdict. Not while it stays ill: a service in trouble is not asked more often.
+            self.schedule.hurry(target, now);
         }
     }
 
@@ -209,6 +220,12 @@ impl Health {
         }
         self.schedule.handle_timeout(now);
         while let Some(action) = self.schedule.poll_action() {
+            if let ProbeAction::Check(target) = &action
+                && self.liveness(&target.path) == Liveness::Down
+            {
+                self.schedule.handle_done(target);
+                continue;
+            }
             if let ProbeAction::Echo { path, family, seq } = &action
                 && self.judges(path, *family)
                 && let Some(liveness) = self.paths.get_mut(path)

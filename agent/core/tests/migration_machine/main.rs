@@ -1,0 +1,5 @@
+//! The migration machine against a small world: stories, the whole table, and random schedules.
+
+mod simulation;
+mod story;
+mod world;
