@@ -11,7 +11,8 @@
 //! path is in force, or with "no such data" when that path has none (AAAA also when the path does not carry IPv6);
 //! HTTPS and SVCB with "no such data", since their hints would lead around the inside address; other types pass. A
 //! blocked service is answered SERVFAIL with extended error 22 (No Reachable Authority): clients do not keep that, so
-//! that they come back when there is a path again.
+//! that they come back when there is a path again. An open zone's alias that leads to a named service leads to its inside
+//! address.
 
 mod binding;
 mod cache;
@@ -28,7 +29,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::rr::{Name, Record, RecordType};
 use seimon_board::Instant;
 use seimon_ipc::resolver::{
     Family6, Forward, FromResolver, PathUp, PathView, ResolverConfig, ResolverStats, ToResolver, Transport,
@@ -132,9 +133,30 @@ struct Pending {
     question: Question,
     /// The path that it is, or would be, asked over.
     path: Option<PathId>,
+    /// The question's name led to a named service.
+    alias: Option<Alias>,
     /// Given when asking takes too long or fails.
     stale: Option<Found>,
     deadline: Instant,
+}
+
+impl Pending {
+    /// Whose address is the answer.
+    fn name(&self) -> &Name {
+        self.alias.as_ref().map_or(&self.question.name, |alias| &alias.name)
+    }
+
+    fn key(&self) -> &str {
+        self.alias.as_ref().map_or(&self.question.key, |alias| &alias.key)
+    }
+}
+
+/// A chain of aliases that ends at a named service.
+#[derive(Debug)]
+struct Alias {
+    chain: Vec<Record>,
+    name: Name,
+    key: String,
 }
 
 #[derive(Debug)]
@@ -242,7 +264,7 @@ impl Resolver {
         *self.waiting_of.entry(client).or_default() += 1;
         self.pending.insert(
             query,
-            Pending { client, zone: zone.clone(), question, path: None, stale: None, deadline },
+            Pending { client, zone: zone.clone(), question, path: None, alias: None, stale: None, deadline },
         );
         if self.pending.len() > self.limits.waiting {
             self.finish(query, Reply::failure(Ede::NoReachableAuthority));
@@ -291,7 +313,16 @@ impl Resolver {
         while self.timers.first().is_some_and(|(at, _)| *at <= now) {
             let Some((at, timer)) = self.timers.pop_first() else { break };
             match timer {
-                Timer::Deadline(query) | Timer::Stale(query) => self.give_up(query),
+                Timer::Stale(query) => {
+                    if self.pending.get(&query).is_some_and(|pending| pending.stale.is_some()) {
+                        self.give_up(query, now);
+                    }
+                }
+                Timer::Deadline(query) => {
+                    self.give_up(query, now);
+                    // Where the stale answer was an alias to a service that is not in force.
+                    self.give_up(query, now);
+                }
                 Timer::Refresh(lookup) => {
                     if self.lookups.get(&lookup).is_some_and(|state| state.next == Some(at)) {
                         self.look_up(&lookup, now);
@@ -332,21 +363,26 @@ impl Resolver {
         let Some(zone) = config.zones.get(&pending.zone) else {
             return self.finish(query, Reply::blocked());
         };
-        if let Some(service) = zone.services.get(&pending.question.key) {
+        if let Some(service) = zone.services.get(pending.key()) {
             let service = service.clone();
             return self.answer_named(query, &service, now);
         }
-        match zone.others.clone() {
+        let others = zone.others.clone();
+        if let Some(pending) = self.pending.get_mut(&query) {
+            // Where the service that it led to is not named any more.
+            pending.alias = None;
+        }
+        match others {
             None => self.finish(query, Reply::blocked()),
             Some(path) => self.answer_other(query, &path, now),
         }
     }
 
     /// No more waiting: the stale answer, or failure.
-    fn give_up(&mut self, query: u64) {
+    fn give_up(&mut self, query: u64, now: Instant) {
         let Some(pending) = self.pending.get_mut(&query) else { return };
         match pending.stale.take() {
-            Some(found) => self.finish_stale(query, found),
+            Some(found) => self.finish_stale(query, found, now),
             None => self.finish(query, Reply::failure(Ede::NoReachableAuthority)),
         }
     }
@@ -362,6 +398,10 @@ impl Resolver {
             &mut self.stats.failed
         };
         *counter += 1;
+        let mut reply = reply;
+        if let Some(alias) = pending.alias {
+            reply.answers.splice(0..0, alias.chain);
+        }
         let message = reply.encode(&pending.question);
         self.actions.push_back(Action::Answer { query, message });
     }

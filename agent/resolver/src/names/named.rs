@@ -95,13 +95,13 @@ impl Resolver {
         };
         let withheld = kind == RecordType::AAAA && self.withholds_aaaa(path);
         if withheld || reply::is_service_binding(kind) {
-            let reply = Reply::no_data(question);
+            let reply = Reply::no_data(pending.name());
             return self.finish(query, reply);
         }
         if !matches!(kind, RecordType::A | RecordType::AAAA) {
             return self.fly(query, path, now);
         }
-        let key = (pending.zone.clone(), question.key.clone(), path.clone());
+        let key = (pending.zone.clone(), pending.key().to_owned(), path.clone());
         let Some(binding) = self.bindings.get(&key) else {
             return self.finish(query, Reply::failure(Ede::NoReachableAuthority));
         };
@@ -119,11 +119,11 @@ impl Resolver {
                     IpAddr::V4(address) => RData::A(address.into()),
                     IpAddr::V6(address) => RData::AAAA(address.into()),
                 };
-                let reply = Reply::address(question, data);
+                let reply = Reply::address(pending.name(), data);
                 self.finish(query, reply);
             }
             Choice::Absent => {
-                let reply = Reply::no_data(question);
+                let reply = Reply::no_data(pending.name());
                 self.finish(query, reply);
             }
             Choice::Unknown => self.wait_for(query, &key, now),

@@ -12,10 +12,10 @@ use seimon_ipc::resolver::{Family6, Forward, PathView};
 use seimon_plan::{PathId, ZoneId};
 
 use super::cache::{Ask as AskAgain, Found, Key, Known};
-use super::question::Question;
+use super::question::{Question, key_of};
 use super::reply::{self, Ede, Reply};
 use super::upstream::{self, Flags};
-use super::{Action, Ask, How, Job, NoAnswer, Resolver, Timer};
+use super::{Action, Alias, Ask, How, Job, NoAnswer, Resolver, Timer};
 
 /// A client with a stale answer at hand waits no longer than this for a fresh one (RFC 8767, section 5).
 const STALE_PATIENCE: Duration = Duration::from_millis(1_800);
@@ -64,7 +64,7 @@ impl Resolver {
         let Some(pending) = self.pending.get(&query) else { return };
         let question = &pending.question;
         if question.kind == RecordType::AAAA && self.withholds_aaaa(path) {
-            let reply = Reply::no_data(question);
+            let reply = Reply::no_data(&question.name);
             return self.finish(query, reply);
         }
         self.fly(query, path, now);
@@ -89,10 +89,10 @@ impl Resolver {
         let known = self.cache.lookup(&key, now);
         let down = self.is_down(path);
         match known {
-            Known::Fresh(found) => return self.finish_found(query, found, None),
+            Known::Fresh(found) => return self.finish_found(query, found, None, now),
             Known::Stale { found, ask } => {
                 if down || ask == AskAgain::JustFailed {
-                    return self.finish_stale(query, found);
+                    return self.finish_stale(query, found, now);
                 }
                 if let Some(pending) = self.pending.get_mut(&query) {
                     pending.stale = Some(found);
@@ -132,26 +132,51 @@ impl Resolver {
         let believed = outcome.ok().and_then(|bytes| upstream::believe(&bytes, name, kind, flags).ok());
         let Some(believed) = believed else {
             self.cache.failed(key, now);
-            waiting.into_iter().for_each(|query| self.give_up(query));
+            waiting.into_iter().for_each(|query| self.give_up(query, now));
             return;
         };
         self.cache.store(key, &believed, now);
         let found =
             Found { code: believed.code, answers: believed.answers, authorities: believed.authorities };
         for query in waiting {
-            self.finish_found(query, found.clone(), None);
+            self.finish_found(query, found.clone(), None, now);
         }
     }
 
-    pub(super) fn finish_stale(&mut self, query: u64, found: Found) {
+    pub(super) fn finish_stale(&mut self, query: u64, found: Found, now: Instant) {
         self.stats.stale += 1;
         let ede = if found.code == ResponseCode::NXDomain { Ede::StaleNxdomain } else { Ede::StaleAnswer };
-        self.finish_found(query, found, Some(ede));
+        self.finish_found(query, found, Some(ede), now);
     }
 
-    fn finish_found(&mut self, query: u64, found: Found, ede: Option<Ede>) {
+    /// An alias of a name in an open zone that leads to a named service: from there on, the service's inside address is
+    /// the answer, or its traffic would go another way than the service does.
+    fn alias_to_service(&self, query: u64, answers: &mut Vec<Record>) -> Option<Alias> {
+        let pending = self.pending.get(&query)?;
+        let kind = pending.question.kind;
+        if !matches!(kind, RecordType::A | RecordType::AAAA) && !reply::is_service_binding(kind) {
+            return None;
+        }
+        let services = &self.config.as_ref()?.zones.get(&pending.zone)?.services;
+        let (at, name, key) = answers.iter().enumerate().find_map(|(at, record)| {
+            let RData::CNAME(target) = &record.data else { return None };
+            let key = key_of(&target.0);
+            services.contains_key(&key).then(|| (at, target.0.clone(), key))
+        })?;
+        let mut chain = std::mem::take(answers);
+        chain.truncate(at + 1);
+        own_case(&mut chain, &pending.question.name);
+        Some(Alias { chain, name, key })
+    }
+
+    fn finish_found(&mut self, query: u64, mut found: Found, ede: Option<Ede>, now: Instant) {
+        if let Some(alias) = self.alias_to_service(query, &mut found.answers)
+            && let Some(pending) = self.pending.get_mut(&query)
+        {
+            (pending.alias, pending.stale) = (Some(alias), None);
+            return self.dispatch(query, now);
+        }
         let Some(pending) = self.pending.get(&query) else { return };
-        let asked = &pending.question.name;
         let Found { code, mut answers, authorities } = found;
         let path = pending.path.as_ref();
         if reply::is_service_binding(pending.question.kind)
@@ -159,11 +184,15 @@ impl Resolver {
         {
             answers.iter_mut().for_each(drop_ipv6_hints);
         }
-        // The client's own mix of cases, which some compare.
-        for record in answers.iter_mut().filter(|record| record.name == *asked) {
-            record.name = asked.clone();
-        }
+        own_case(&mut answers, &pending.question.name);
         self.finish(query, Reply { code, answers, authorities, ede });
+    }
+}
+
+/// The client's own mix of cases, which some compare.
+fn own_case(answers: &mut [Record], asked: &Name) {
+    for record in answers.iter_mut().filter(|record| record.name == *asked) {
+        record.name = asked.clone();
     }
 }
 

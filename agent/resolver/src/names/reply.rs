@@ -55,14 +55,14 @@ impl Reply {
 
     /// "The name exists, but has nothing of this type", for [`INSIDE_TTL`] seconds: without an SOA record clients would
     /// not remember it (RFC 2308) and ask again for every connection.
-    pub(super) fn no_data(question: &Question) -> Self {
+    pub(super) fn no_data(owner: &Name) -> Self {
         let soa = SOA::new(Name::root(), Name::root(), 1, 3600, 600, 86400, INSIDE_TTL);
-        let authorities = vec![Record::from_rdata(question.name.clone(), INSIDE_TTL, RData::SOA(soa))];
+        let authorities = vec![Record::from_rdata(owner.clone(), INSIDE_TTL, RData::SOA(soa))];
         Self { authorities, ..Self::code(ResponseCode::NoError) }
     }
 
-    pub(super) fn address(question: &Question, address: RData) -> Self {
-        let answers = vec![Record::from_rdata(question.name.clone(), INSIDE_TTL, address)];
+    pub(super) fn address(owner: &Name, address: RData) -> Self {
+        let answers = vec![Record::from_rdata(owner.clone(), INSIDE_TTL, address)];
         Self { answers, ..Self::code(ResponseCode::NoError) }
     }
 

@@ -35,13 +35,18 @@ fn an_answer_does_not_leave_before_it_is_in_force() {
     assert_eq!((binds["closed"].ipv6, binds["direct"].ipv6), (None, Some("2001:db8::10".parse().unwrap())));
     assert_eq!(binds["direct"].ipv4, Some("203.0.113.10".parse().unwrap()));
     resolver.tell(&ToResolver::InForce { token: binds["direct"].token });
+    let later = resolver.client();
+    later.send(&query(2, SAAS, RecordType::A)).unwrap();
     // A later question that is answered proves that the earlier one is being held back, not slow.
     assert_eq!(resolver.ask(SAAS, RecordType::HTTPS).metadata.response_code, ResponseCode::NoError);
-    client.set_nonblocking(true).unwrap();
-    assert!(client.recv(&mut [0; 512]).is_err(), "answered before it was in force");
-    client.set_nonblocking(false).unwrap();
+    for client in [&client, &later] {
+        client.set_nonblocking(true).unwrap();
+        assert!(client.recv(&mut [0; 512]).is_err(), "answered before it was in force");
+        client.set_nonblocking(false).unwrap();
+    }
     resolver.tell(&ToResolver::InForce { token: binds["closed"].token });
     assert_eq!(addresses(&receive(&client)), [IpAddr::V4(INSIDE4)]);
+    assert_eq!(addresses(&receive(&later)), [IpAddr::V4(INSIDE4)]);
     assert!(addresses(&resolver.ask(SAAS, RecordType::AAAA)).is_empty(), "no IPv6 on the closed line");
     // Moved: the same address at once, and IPv6 as well.
     let mut moved = config();

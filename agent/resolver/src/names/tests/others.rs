@@ -304,3 +304,44 @@ fn waiting_is_bounded_for_each_client_and_for_all() {
     assert!(first.iter().flatten().chain(&second).all(|query| world.answers.contains_key(query)));
     assert!(send(&mut world, 1, 20).is_some());
 }
+
+#[test]
+fn an_alias_to_a_named_service_leads_to_its_inside_address() {
+    let led = |_: &Ask, question: &Message| {
+        let mut message = reply(question);
+        message.add_answer(alias("portal.example", 300, "step.example"));
+        message.add_answer(alias("step.example", 20, "SAAS.example"));
+        message.add_answer(alias("saas.example", 20, "edge.cdn.example"));
+        message.add_answer(a("edge.cdn.example", 20, "203.0.113.10"));
+        Ok(message)
+    };
+    let mut world = World::settled();
+    let query = world.query("learning", "Portal.example", RecordType::A);
+    world.serve(led);
+    let answer = world.answer(query);
+    let owners: Vec<String> = answer.answers.iter().map(|record| record.name.to_ascii()).collect();
+    assert_eq!(owners, ["Portal.example.", "step.example.", "saas.example."]);
+    assert_eq!(addresses(&answer), [IpAddr::V4(INSIDE4)]);
+    // Its own path does not carry IPv6, whatever the zone's other names may have.
+    let query = world.query("learning", "portal.example", RecordType::AAAA);
+    world.serve(led);
+    assert_eq!(addresses(&world.answer(query)), Vec::<IpAddr>::new());
+
+    // Not before it is in force, and never without an end.
+    let mut world = World::new();
+    world.asks.clear();
+    let query = world.query("learning", "portal.example", RecordType::A);
+    world.serve(led);
+    assert!(!world.answers.contains_key(&query));
+    world.pass(seconds(5));
+    assert_eq!(world.answer(query).metadata.response_code, ResponseCode::ServFail);
+    world.pass(seconds(60));
+    world.asks.clear();
+    let query = world.query("learning", "portal.example", RecordType::A);
+    world.pass(seconds(5));
+    assert_eq!(
+        world.answer(query).metadata.response_code,
+        ResponseCode::ServFail,
+        "the stale alias leads there too"
+    );
+}
