@@ -82,8 +82,16 @@ fn outer_command() -> Result<Command> {
             String::from_utf8_lossy(&tried.stderr).trim()
         );
     }
-    for (program, package) in [("ip", "iproute2"), ("nft", "nftables"), ("ethtool", "ethtool"), ("nsenter", "util-linux")] {
-        if Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_err() {
+    for (program, package) in
+        [("ip", "iproute2"), ("nft", "nftables"), ("ethtool", "ethtool"), ("nsenter", "util-linux")]
+    {
+        if Command::new(program)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_err()
+        {
             bail!("`{program}` is missing: install the Debian package {package}");
         }
     }

@@ -74,13 +74,17 @@ impl Node {
 
     /// Runs lines of `ip` in this namespace, all in one process.
     pub(crate) fn ip(&self, lines: &str) -> Result<()> {
-        feed("ip", &["-n", &self.name, "-batch", "-"], lines).map(drop).with_context(|| format!("in node {}", self.name))
+        feed("ip", &["-n", &self.name, "-batch", "-"], lines)
+            .map(drop)
+            .with_context(|| format!("in node {}", self.name))
     }
 
     /// Loads an nftables file.
     pub(crate) fn nft(&self, rules: &str) -> Result<()> {
         let net = format!("--net=/run/netns/{}", self.name);
-        feed("nsenter", &[&net, "nft", "-f", "-"], rules).map(drop).with_context(|| format!("in node {}", self.name))
+        feed("nsenter", &[&net, "nft", "-f", "-"], rules)
+            .map(drop)
+            .with_context(|| format!("in node {}", self.name))
     }
 
     /// Sets sysctls below `/proc/sys/net`, written as `ipv4/ip_forward`.

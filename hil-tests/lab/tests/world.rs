@@ -62,10 +62,18 @@ fn every_kind_of_load_runs_through_the_town_and_is_seen_by_the_servers() {
         pause: Some(Duration::from_millis(300)),
         ..load("teachers", "affairs", Kind::Session)
     };
-    let v6 = LoadSpec { service: Some("www".into()), family: Family::V6, ..load("six", "learning", Kind::Request) };
+    let v6 = LoadSpec {
+        service: Some("www".into()),
+        family: Family::V6,
+        ..load("six", "learning", Kind::Request)
+    };
     let both = LoadSpec { service: Some("learning".into()), ..load("pupils", "learning", Kind::Request) };
     let down = LoadSpec { bytes: Some(3_000_000), ..load("video", "learning", Kind::Download) };
-    let up = LoadSpec { bytes: Some(500_000), service: Some("affairs".into()), ..load("marks", "affairs", Kind::Upload) };
+    let up = LoadSpec {
+        bytes: Some(500_000),
+        service: Some("affairs".into()),
+        ..load("marks", "affairs", Kind::Upload)
+    };
     let udp = LoadSpec { count: 4, rate: Some(200), ..load("drill", "learning", Kind::Udp) };
     let dns = LoadSpec { service: Some("affairs".into()), ..load("names", "affairs", Kind::Dns) };
     let hall = LoadSpec { service: Some("hall".into()), ..load("files", "affairs", Kind::Connect) };
@@ -85,7 +93,10 @@ fn every_kind_of_load_runs_through_the_town_and_is_seen_by_the_servers() {
     for handle in &handles {
         world.stop_load(handle);
     }
-    for id in ["teachers", "six", "pupils", "video", "marks", "drill", "names", "files", "page", "print", "ping", "ping6"] {
+    for id in [
+        "teachers", "six", "pupils", "video", "marks", "drill", "names", "files", "page", "print", "ping",
+        "ping6",
+    ] {
         let value = |metric: &str| total(&world, &format!("{id}.{metric}"));
         println!(
             "{id}: started {} ok {} errors {} resets {} timeouts {} lost {} gap {} p95 {:?}",
@@ -172,7 +183,8 @@ fn events_on_lines_and_servers_show_in_what_clients_measure_and_end_when_undone(
     let ill = world.perform(&ill).unwrap();
     until(&world, "ask.errors", 3.0, limit);
     world.undo(ill).unwrap();
-    let registered = world.perform(&Happening::new("service.register", Some("affairs")).with("egress", "direct"));
+    let registered =
+        world.perform(&Happening::new("service.register", Some("affairs")).with("egress", "direct"));
     until(&world, "ask.refused", 3.0, limit);
     world.undo(registered.unwrap()).unwrap();
     let foreign = world.perform(&Happening::new("egress.change", Some("carrier"))).unwrap();
@@ -211,7 +223,11 @@ fn a_line_with_a_small_mtu_tells_the_sender_or_swallows() {
     topology.set("lines.internet.mtu", &toml::Value::Integer(1300)).unwrap();
     let world = World::raise(&topology, 1).unwrap();
     world.use_static_gateway().unwrap();
-    let down = |id: &str| LoadSpec { bytes: Some(300_000), timeout: Some(Duration::from_secs(2)), ..load(id, "learning", Kind::Download) };
+    let down = |id: &str| LoadSpec {
+        bytes: Some(300_000),
+        timeout: Some(Duration::from_secs(2)),
+        ..load(id, "learning", Kind::Download)
+    };
     let first = world.start_load(down("told")).unwrap();
     until(&world, "told.ok", 2.0, Duration::from_secs(5));
     world.stop_load(&first);
@@ -219,7 +235,9 @@ fn a_line_with_a_small_mtu_tells_the_sender_or_swallows() {
     let capture = tempfile::tempdir().unwrap();
     let file = capture.path().join("internet.pcap");
     world.pcap("wan.internet", &file).unwrap();
-    world.perform(&Happening::new("line.set", Some("internet")).with("mtu", 1200).with("pmtu", "silent")).unwrap();
+    world
+        .perform(&Happening::new("line.set", Some("internet")).with("mtu", 1200).with("pmtu", "silent"))
+        .unwrap();
     world.start_load(down("swallowed")).unwrap();
     until(&world, "swallowed.errors", 1.0, Duration::from_secs(6));
     assert_eq!(total(&world, "swallowed.ok"), 0.0);

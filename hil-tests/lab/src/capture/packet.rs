@@ -140,7 +140,9 @@ mod tests {
 
     fn udp_frame(flags: u8) -> Vec<u8> {
         let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
-        frame.extend_from_slice(&[0x45, 0xa8, 0, 32, 0, 0, flags, 0, 64, 17, 0, 0, 10, 20, 1, 5, 203, 0, 113, 21]);
+        frame.extend_from_slice(&[
+            0x45, 0xa8, 0, 32, 0, 0, flags, 0, 64, 17, 0, 0, 10, 20, 1, 5, 203, 0, 113, 21,
+        ]);
         frame.extend_from_slice(&[0x13, 0x88, 0x1b, 0x58, 0, 12, 0, 0, 1, 2, 3, 4]);
         frame
     }

@@ -85,7 +85,8 @@ impl Tap {
         let (end, points) = (Arc::clone(&stop), (Arc::clone(&rx), Arc::clone(&tx)));
         let thread = std::thread::Builder::new().name(format!("tap-{node}")).spawn(move || {
             let socket = enter(&node).and_then(|()| {
-                PacketSocket::open(&interface, Sees::Both).with_context(|| format!("cannot listen at {interface}"))
+                PacketSocket::open(&interface, Sees::Both)
+                    .with_context(|| format!("cannot listen at {interface}"))
             });
             match socket {
                 Ok(socket) => {
@@ -110,7 +111,8 @@ fn listen(
 ) {
     let mut batch = Batch::new();
     loop {
-        let mut fds = [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
+        let mut fds =
+            [PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
         let polled = poll(&mut fds, None);
         if polled.is_ok() && fds[1].revents().contains(PollFlags::IN) {
             return;

@@ -124,7 +124,9 @@ impl Browser {
                 }
             }
             (Some(one), None) | (None, Some(one)) => self.open(one, port).await,
-            (None, None) => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no address of a family it speaks")),
+            (None, None) => {
+                Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "no address of a family it speaks"))
+            }
         }
     }
 
@@ -153,11 +155,19 @@ impl Browser {
     }
 
     /// One short connection with one GET.
-    pub(crate) async fn get(&mut self, target: &Target, path: &str, load: &str, cookie: Option<&str>) -> io::Result<Reply> {
+    pub(crate) async fn get(
+        &mut self,
+        target: &Target,
+        path: &str,
+        load: &str,
+        cookie: Option<&str>,
+    ) -> io::Result<Reply> {
         let mut stream = self.dial(target).await?;
         let cookie = cookie.map(|c| format!("cookie: {c}\r\n")).unwrap_or_default();
         let host = target.name();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nx-load: {load}\r\nconnection: close\r\n{cookie}\r\n");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {host}\r\nx-load: {load}\r\nconnection: close\r\n{cookie}\r\n"
+        );
         stream.write_all(request.as_bytes()).await?;
         stream.flush().await?;
         let mut reader = Reader::default();
@@ -191,9 +201,11 @@ pub(crate) fn failure(error: &io::Error) -> Failure {
     use io::ErrorKind as K;
     #[expect(clippy::wildcard_enum_match_arm, reason = "std's list of kinds is open")]
     match error.kind() {
-        K::ConnectionReset | K::ConnectionRefused | K::ConnectionAborted | K::BrokenPipe | K::UnexpectedEof => {
-            Failure::Reset
-        }
+        K::ConnectionReset
+        | K::ConnectionRefused
+        | K::ConnectionAborted
+        | K::BrokenPipe
+        | K::UnexpectedEof => Failure::Reset,
         K::TimedOut => Failure::Timeout,
         _ => Failure::Other,
     }

@@ -162,7 +162,11 @@ impl Client {
     /// The cookie of a new session.
     async fn log_in(&mut self, idp: &Target, saas: &Target) -> Option<String> {
         let (reply, took) = self.get(idp, "/login", None).await?;
-        let path = reply.head.header("location").and_then(|url| url.split_once(".example")).map(|(_, path)| path.to_owned());
+        let path = reply
+            .head
+            .header("location")
+            .and_then(|url| url.split_once(".example"))
+            .map(|(_, path)| path.to_owned());
         let (302, Some(path)) = (reply.status, path) else {
             self.unwelcome(reply.status);
             return None;

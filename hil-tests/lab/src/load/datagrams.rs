@@ -19,6 +19,7 @@ use crate::world::town::Device;
 /// One flow: a source port, the datagrams on their way.
 struct Flow {
     client: u32,
+    v6: bool,
     socket: UdpSocket,
     recorder: Arc<Recorder>,
     /// Number → when it was sent.
@@ -132,6 +133,7 @@ impl Client {
         };
         Ok(Flow {
             client: self.number,
+            v6: address.is_ipv6(),
             socket,
             recorder: Arc::clone(&self.recorder),
             flying: HashMap::new(),
@@ -144,7 +146,9 @@ impl Client {
         let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
         tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let per_flow = self.spec.packets.unwrap_or(10);
-        let size = usize::try_from(self.spec.bytes.unwrap_or(64)).unwrap_or(64).clamp(DRILL_NAME + DRILL_NAME_LEN, 1472);
+        let size = usize::try_from(self.spec.bytes.unwrap_or(64))
+            .unwrap_or(64)
+            .clamp(DRILL_NAME + DRILL_NAME_LEN, 1472);
         let mut packet = vec![0; size];
         let name = &self.spec.id.as_bytes()[..self.spec.id.len().min(DRILL_NAME_LEN)];
         packet[DRILL_NAME..DRILL_NAME + name.len()].copy_from_slice(name);
@@ -201,7 +205,6 @@ impl Client {
                     continue;
                 }
             };
-            let v6 = flow.socket.peer_addr().is_ok_and(|a| a.is_ipv6());
             let (mut number, mut room) = (0u16, [0; 2048]);
             loop {
                 tokio::select! {
@@ -212,7 +215,7 @@ impl Client {
                     _ = tick.tick() => {
                         number = number.wrapping_add(1);
                         let mut packet = [0u8; 64];
-                        packet[0] = if v6 { 128 } else { 8 };
+                        packet[0] = if flow.v6 { 128 } else { 8 };
                         packet[6..8].copy_from_slice(&number.to_be_bytes());
                         flow.send(number.into(), &packet).await;
                         flow.miss(Missing::Late);

@@ -66,7 +66,12 @@ impl Load {
                 number,
                 spec: Arc::clone(&spec),
                 target: target.clone(),
-                browser: Browser { device, family: spec.family, stub: stub::Stub::default(), tls: authority.client()? },
+                browser: Browser {
+                    device,
+                    family: spec.family,
+                    stub: stub::Stub::default(),
+                    tls: authority.client()?,
+                },
                 recorder: Arc::clone(&recorder),
                 stop: stopped.clone(),
                 random: Random::new(random.next()),
@@ -122,7 +127,13 @@ impl Load {
             .recorder
             .slices()
             .into_iter()
-            .map(|s| Bucket { ok: s.ok, errors: s.errors, lost: s.lost, p95_ms: s.p95_ms, by_path: BTreeMap::new() })
+            .map(|s| Bucket {
+                ok: s.ok,
+                errors: s.errors,
+                lost: s.lost,
+                p95_ms: s.p95_ms,
+                by_path: BTreeMap::new(),
+            })
             .collect();
         log.each(&self.spec.id, |line| {
             if line.entry != self.path_entry() {
@@ -147,21 +158,21 @@ fn target(spec: &LoadSpec) -> Result<Target> {
         Kind::Request | Kind::Connect | Kind::Dns | Kind::Ping => "www",
     };
     let port = if spec.kind == Kind::Udp { 7000 } else { 443 };
-    let text = match (&spec.target, &spec.service) {
-        (Some(_), Some(_)) => bail!("load `{}`: give service or target, not both", spec.id),
-        (Some(target), None) => target.as_str(),
-        (None, service) => {
-            let name = service.as_deref().unwrap_or(default);
-            let names = || SERVICES.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
-            SERVICES
-                .iter()
-                .find(|s| s.name == name)
-                .map(|s| s.target)
-                .ok_or_else(|| anyhow!("load `{}`: no service `{name}`; there are {}", spec.id, names()))?
-        }
-    };
+    let text =
+        match (&spec.target, &spec.service) {
+            (Some(_), Some(_)) => bail!("load `{}`: give service or target, not both", spec.id),
+            (Some(target), None) => target.as_str(),
+            (None, service) => {
+                let name = service.as_deref().unwrap_or(default);
+                let names = || SERVICES.iter().map(|s| s.name).collect::<Vec<_>>().join(", ");
+                SERVICES.iter().find(|s| s.name == name).map(|s| s.target).ok_or_else(|| {
+                    anyhow!("load `{}`: no service `{name}`; there are {}", spec.id, names())
+                })?
+            }
+        };
     if spec.kind == Kind::Session && spec.service.as_deref().unwrap_or("affairs") != "affairs" {
         bail!("load `{}`: only the service affairs has sessions", spec.id);
     }
-    Target::parse(text, port).ok_or_else(|| anyhow!("load `{}`: `{text}` is neither a name nor an address", spec.id))
+    Target::parse(text, port)
+        .ok_or_else(|| anyhow!("load `{}`: `{text}` is neither a name nor an address", spec.id))
 }

@@ -183,9 +183,15 @@ impl Recorder {
             "p95_ms" => percentile(cells.iter().flat_map(|c| c.latencies.iter().copied()).collect(), 0.95),
             "max_gap_ms" => {
                 let ended = cells.iter().map(|c| c.gap).max().unwrap_or_default();
-                let across = inner.long.iter().filter(|(at, gap)| *at >= from && at.saturating_sub(*gap) < to);
-                let open = inner.waiting.values().filter(|since| **since < to).map(|since| now.min(to).saturating_sub(*since));
-                let longest = across.map(|(_, gap)| *gap).chain(open).chain([ended]).max().unwrap_or_default();
+                let across =
+                    inner.long.iter().filter(|(at, gap)| *at >= from && at.saturating_sub(*gap) < to);
+                let open = inner
+                    .waiting
+                    .values()
+                    .filter(|since| **since < to)
+                    .map(|since| now.min(to).saturating_sub(*since));
+                let longest =
+                    across.map(|(_, gap)| *gap).chain(open).chain([ended]).max().unwrap_or_default();
                 Some(longest.as_secs_f64() * 1000.0)
             }
             _ => None,
@@ -233,7 +239,9 @@ mod tests {
         let recorder = Recorder::new(start);
         lock(&recorder.inner).waiting.insert(1, Duration::from_secs(4));
         let gap = |from, to| {
-            recorder.metric("max_gap_ms", Duration::from_secs(from), Duration::from_secs(to)).unwrap_or_default()
+            recorder
+                .metric("max_gap_ms", Duration::from_secs(from), Duration::from_secs(to))
+                .unwrap_or_default()
         };
         assert!((gap(0, 9) - 5000.0).abs() < 1.0, "{}", gap(0, 9));
         assert!(gap(0, 4) < 1.0, "it did not want anything before");

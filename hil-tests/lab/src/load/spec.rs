@@ -116,9 +116,9 @@ fn one() -> u32 {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_duration(&text)
-        .map(Some)
-        .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a duration such as `200ms` or `5s`")))
+    parse_duration(&text).map(Some).ok_or_else(|| {
+        serde::de::Error::custom(format!("`{text}` is not a duration such as `200ms` or `5s`"))
+    })
 }
 
 /// One key of `[[load]]`.
@@ -160,8 +160,10 @@ const EVERY: Key = key("every", "duration", "200ms", "time between two operation
 const TIMEOUT: Key = key("timeout", "duration", "5s", "how long one operation may take");
 /// Clients are staggered evenly over life + pause, so that the whole load stays steady (udp: `rate` is kept by those who
 /// are working). A device that is never quiet never leaves its old path before the drain's deadline.
-const WORK: Key = key("life", "duration", "for ever", "how long one client works before it is quiet for `pause`");
-const QUIET: Key = key("pause", "duration", "0s", "how long a client that has worked for `life` sends nothing at all");
+const WORK: Key =
+    key("life", "duration", "for ever", "how long one client works before it is quiet for `pause`");
+const QUIET: Key =
+    key("pause", "duration", "0s", "how long a client that has worked for `life` sends nothing at all");
 
 /// Every kind of load.
 pub const KINDS: &[KindInfo] = &[
@@ -206,7 +208,12 @@ pub const KINDS: &[KindInfo] = &[
         keys: &[
             key("rate", "packets/s", "100", "of the whole load"),
             key("bytes", "integer", "64", "payload of one datagram"),
-            key("packets", "integer", "10", "packets of one flow before the client takes a new port; 0 = never"),
+            key(
+                "packets",
+                "integer",
+                "10",
+                "packets of one flow before the client takes a new port; 0 = never",
+            ),
             key("timeout", "duration", "1s", "a later answer counts as lost"),
             WORK,
             QUIET,
@@ -242,12 +249,20 @@ pub const SERVICES: &[ServiceInfo] = &[
         meaning: "school-affairs SaaS; admits registered source addresses only, ties sessions to them",
     },
     ServiceInfo { name: "idp", target: "login.school.example:443", meaning: "identity provider of the SaaS" },
-    ServiceInfo { name: "learning", target: "learning.school.example:443", meaning: "learning SaaS, shared address" },
+    ServiceInfo {
+        name: "learning",
+        target: "learning.school.example:443",
+        meaning: "learning SaaS, shared address",
+    },
     ServiceInfo { name: "other", target: "other.example:443", meaning: "another site on learning's address" },
     ServiceInfo { name: "drill", target: "drill.school.example:7000", meaning: "UDP drill service" },
     ServiceInfo { name: "www", target: "www.example:443", meaning: "any site of the internet" },
     ServiceInfo { name: "hall", target: "files.town.example:445", meaning: "file service of the town hall" },
-    ServiceInfo { name: "hall-http", target: "www.town.example:80", meaning: "intranet page of the town hall" },
+    ServiceInfo {
+        name: "hall-http",
+        target: "www.town.example:80",
+        meaning: "intranet page of the town hall",
+    },
     ServiceInfo { name: "printer", target: "10.20.3.10:9100", meaning: "printer, raw port" },
     ServiceInfo { name: "printer-ipp", target: "10.20.3.10:631", meaning: "printer, IPP port" },
 ];
@@ -268,7 +283,11 @@ const fn metric(name: &'static str, unit: &'static str, meaning: &'static str) -
 pub const LOAD_METRICS: &[MetricInfo] = &[
     metric("started", "count", "operations begun (session: short connections and log-ins)"),
     metric("ok", "count", "operations that ended well"),
-    metric("errors", "count", "operations that failed in any way, after one immediate retry where a browser retries"),
+    metric(
+        "errors",
+        "count",
+        "operations that failed in any way, after one immediate retry where a browser retries",
+    ),
     metric("retries", "count", "immediate retries after a connection error"),
     metric("resets", "count", "connections refused or reset, also those that a retry made good"),
     metric("timeouts", "count", "operations that took longer than `timeout`"),
@@ -282,7 +301,11 @@ pub const LOAD_METRICS: &[MetricInfo] = &[
     metric("logouts", "count", "session: log-ins that the server ended before their time"),
     metric("refused", "count", "answers 403: the source address is not registered"),
     metric("two_addresses", "count", "session: sessions that the server saw from two source addresses"),
-    metric("on.closed", "count", "operations that the server saw from the closed path's egress (sessions: log-ins)"),
+    metric(
+        "on.closed",
+        "count",
+        "operations that the server saw from the closed path's egress (sessions: log-ins)",
+    ),
     metric("on.direct", "count", "the same for the direct path's egress"),
     metric("on.other", "count", "the same for any other source address"),
 ];

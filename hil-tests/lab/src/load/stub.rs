@@ -25,7 +25,12 @@ pub(crate) struct Stub {
 
 impl Stub {
     /// Addresses of a name, IPv6 first.
-    pub(crate) async fn resolve(&mut self, device: &Device, host: &str, family: Family) -> io::Result<Vec<IpAddr>> {
+    pub(crate) async fn resolve(
+        &mut self,
+        device: &Device,
+        host: &str,
+        family: Family,
+    ) -> io::Result<Vec<IpAddr>> {
         if let Some((addresses, until)) = self.kept.get(host)
             && Instant::now() < *until
         {
@@ -56,7 +61,11 @@ impl Stub {
         self.next_id = self.next_id.wrapping_add(2);
         let id = self.next_id;
         let v6 = async {
-            if family == Family::V4 { Ok(None) } else { question(device, host, dns::AAAA, id, tries).await.map(Some) }
+            if family == Family::V4 {
+                Ok(None)
+            } else {
+                question(device, host, dns::AAAA, id, tries).await.map(Some)
+            }
         };
         let v4 = async {
             if family == Family::V6 {

@@ -34,7 +34,9 @@ impl DnsFault {
             "truncated" => Self::Truncated,
             "wrong-id" => Self::WrongId,
             other => {
-                bail!("how must be servfail, nxdomain, silence, nonsense, truncated or wrong-id, not `{other}`")
+                bail!(
+                    "how must be servfail, nxdomain, silence, nonsense, truncated or wrong-id, not `{other}`"
+                )
             }
         })
     }
@@ -71,7 +73,8 @@ impl View {
                 answer = Answer { code: dns::SERVFAIL, addresses: Vec::new(), ttl: 0, truncated: false };
             }
             Some(DnsFault::Nxdomain) => {
-                answer = Answer { code: dns::NXDOMAIN, addresses: Vec::new(), ttl: self.ttl, truncated: false };
+                answer =
+                    Answer { code: dns::NXDOMAIN, addresses: Vec::new(), ttl: self.ttl, truncated: false };
             }
             Some(DnsFault::Truncated) => answer.truncated = over == Over::Udp,
             Some(DnsFault::WrongId) => question.id = question.id.wrapping_add(1),

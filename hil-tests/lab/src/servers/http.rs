@@ -45,12 +45,20 @@ impl Head {
 
 /// `key` of a target's query.
 pub(crate) fn parameter<'a>(target: &'a str, key: &str) -> Option<&'a str> {
-    target.split_once('?')?.1.split('&').find_map(|pair| pair.split_once('=').filter(|(k, _)| *k == key)).map(|(_, v)| v)
+    target
+        .split_once('?')?
+        .1
+        .split('&')
+        .find_map(|pair| pair.split_once('=').filter(|(k, _)| *k == key))
+        .map(|(_, v)| v)
 }
 
 impl Reader {
     /// The next message's head; None: the peer closed before one began.
-    pub(crate) async fn head<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> std::io::Result<Option<Head>> {
+    pub(crate) async fn head<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+    ) -> std::io::Result<Option<Head>> {
         loop {
             if let Some(end) = self.buffer.windows(4).position(|w| w == b"\r\n\r\n") {
                 let text = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
@@ -80,7 +88,11 @@ impl Reader {
     }
 
     /// Up to `room.len()` bytes of a body; 0: the peer closed.
-    pub(crate) async fn body<S: AsyncRead + Unpin>(&mut self, stream: &mut S, room: &mut [u8]) -> std::io::Result<usize> {
+    pub(crate) async fn body<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: &mut S,
+        room: &mut [u8],
+    ) -> std::io::Result<usize> {
         if self.buffer.is_empty() {
             return stream.read(room).await;
         }

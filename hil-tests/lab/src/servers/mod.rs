@@ -78,7 +78,8 @@ impl Servers {
             public.insert(name.to_owned(), vec![v4(host), v6(host)?]);
         }
         let mut closed = public.clone();
-        closed.insert("affairs.school.example".into(), affairs_addresses(topology.word("dns.closed.affairs"))?);
+        closed
+            .insert("affairs.school.example".into(), affairs_addresses(topology.word("dns.closed.affairs"))?);
         for name in ["files.town.example", "www.town.example"] {
             closed.insert(name.into(), vec![IpAddr::from([10, 50, 0, 10])]);
         }

@@ -31,7 +31,10 @@ impl Content {
     }
 
     fn checksum(&self, bytes: u64) -> String {
-        lock(&self.checksums).entry(bytes).or_insert_with(|| http::pattern_checksum(&self.block, bytes)).clone()
+        lock(&self.checksums)
+            .entry(bytes)
+            .or_insert_with(|| http::pattern_checksum(&self.block, bytes))
+            .clone()
     }
 }
 
@@ -127,13 +130,15 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
         }
         Some(Illness::Stall | Illness::BadCertificate) | None => {}
     }
-    let cookie = head.header("cookie").and_then(|c| c.strip_prefix("sid=")).and_then(|id| id.parse::<u64>().ok());
+    let cookie =
+        head.header("cookie").and_then(|c| c.strip_prefix("sid=")).and_then(|id| id.parse::<u64>().ok());
     let path = target.split('?').next().unwrap_or_default();
     match (method, path) {
         (_, "/health") => respond(stream, "200 OK", "", "healthy").await,
         ("GET", "/login") => {
             log(Entry::Served);
-            respond(stream, "302 Found", "location: https://affairs.school.example/start?ticket=1\r\n", "").await
+            respond(stream, "302 Found", "location: https://affairs.school.example/start?ticket=1\r\n", "")
+                .await
         }
         ("GET", "/start") => {
             let id = site.log_in(source);

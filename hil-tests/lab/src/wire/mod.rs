@@ -20,8 +20,8 @@ use crate::netns::run;
 use crate::nodes::enter;
 use packet_socket::{BATCH, Batch, PacketSocket, Sees};
 pub(crate) use shape::Random;
-use shape::{Fate, Shaper};
 pub use shape::{Direction, Pmtu, WireConfig};
+use shape::{Fate, Shaper};
 
 /// A raised line between the gateway's port and its peer.
 #[derive(Debug)]
@@ -67,7 +67,8 @@ impl Wire {
         let thread = std::thread::Builder::new().name(format!("wire-{gateway_end}")).spawn(move || {
             let opened = enter(&place).and_then(|()| {
                 let open = |name: &str| {
-                    PacketSocket::open(name, Sees::Arriving).with_context(|| format!("cannot open a packet socket on {name}"))
+                    PacketSocket::open(name, Sees::Arriving)
+                        .with_context(|| format!("cannot open a packet socket on {name}"))
                 };
                 Ok([open(&names[0])?, open(&names[1])?])
             });
@@ -166,7 +167,8 @@ struct Loop<'a> {
 impl<'a> Loop<'a> {
     fn new(shared: &'a Shared, sockets: [PacketSocket; 2], seed: u64) -> Self {
         let now = Instant::now();
-        let lane = |direction, seed| Lane { direction, shaper: Shaper::new(seed, now), queue: BinaryHeap::new() };
+        let lane =
+            |direction, seed| Lane { direction, shaper: Shaper::new(seed, now), queue: BinaryHeap::new() };
         let mut random = Random::new(seed);
         Self {
             shared,
@@ -215,11 +217,7 @@ impl<'a> Loop<'a> {
             let now = Instant::now();
             let mut counts = Counts::default();
             let mut errors = Vec::new();
-            let mut pcap = self
-                .shared
-                .capturing
-                .load(Ordering::Relaxed)
-                .then(|| lock(&self.shared.pcap));
+            let mut pcap = self.shared.capturing.load(Ordering::Relaxed).then(|| lock(&self.shared.pcap));
             let lane = &mut self.lanes[side];
             for (frame, _, _) in self.batch.frames() {
                 match packet::parse(frame) {

@@ -45,7 +45,8 @@ impl Batch {
 
     /// Each frame: its bytes (at most [`FRAME`]), its real length, and whether the interface sent it.
     pub(crate) fn frames(&self) -> impl Iterator<Item = (&[u8], usize, bool)> {
-        (0..self.count).map(|i| (&self.data[i][..self.length[i].min(FRAME)], self.length[i], self.outgoing[i]))
+        (0..self.count)
+            .map(|i| (&self.data[i][..self.length[i].min(FRAME)], self.length[i], self.outgoing[i]))
     }
 }
 

@@ -90,7 +90,13 @@ impl Shaper {
     }
 
     /// Decides on a packet of `length` bytes (IP) that arrived at `now`.
-    pub(crate) fn admit(&mut self, config: &WireConfig, direction: Direction, length: usize, now: Instant) -> Fate {
+    pub(crate) fn admit(
+        &mut self,
+        config: &WireConfig,
+        direction: Direction,
+        length: usize,
+        now: Instant,
+    ) -> Fate {
         let blackhole = match direction {
             Direction::Up => config.blackhole_up,
             Direction::Down => config.blackhole_down,
@@ -194,9 +200,11 @@ mod tests {
         let run = |config: WireConfig| {
             let mut shaper = Shaper::new(3, start);
             let times: Vec<Instant> = (0..1000)
-                .map(|i| match shaper.admit(&config, Direction::Up, 100, start + Duration::from_micros(i * 100)) {
-                    Fate::Leaves(at, _) => at,
-                    Fate::Lost | Fate::TooBig => panic!("nothing may be lost"),
+                .map(|i| {
+                    match shaper.admit(&config, Direction::Up, 100, start + Duration::from_micros(i * 100)) {
+                        Fate::Leaves(at, _) => at,
+                        Fate::Lost | Fate::TooBig => panic!("nothing may be lost"),
+                    }
                 })
                 .collect();
             times.windows(2).filter(|pair| pair[1] < pair[0]).count()

@@ -116,7 +116,8 @@ impl Gateway {
         }
         command.stdin(Stdio::null()).stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
         let begun = Instant::now();
-        let running = command.spawn().with_context(|| format!("cannot start {}", self.config.agent.display()))?;
+        let running =
+            command.spawn().with_context(|| format!("cannot start {}", self.config.agent.display()))?;
         let running = child.insert(running);
         loop {
             if answers(&self.control_socket()) {
@@ -233,7 +234,9 @@ impl Gateway {
 
     /// What the agent wrote to stdout and stderr since the town was raised.
     pub fn log(&self) -> String {
-        fs::read(self.path("agent.log")).map(|log| String::from_utf8_lossy(&log).into_owned()).unwrap_or_default()
+        fs::read(self.path("agent.log"))
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_default()
     }
 
     /// Agent, resolver and probe.
@@ -272,7 +275,9 @@ fn processes() -> Vec<(u32, String)> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let mut found = Vec::new();
     for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let Some(stat) = Stat::read(pid) else { continue };
         if stat.state != 'Z' && PROCESSES.contains(&stat.name.as_str()) {
             found.push((pid, stat.name));

@@ -71,8 +71,12 @@ impl Happening {
             None if event.targets.is_empty() => {}
             None => bail!("{} needs a target: {}", self.what, event.targets.join(", ")),
             Some(target) if event.targets.contains(&target.as_str()) => {}
-            Some(target) if event.targets.is_empty() => bail!("{} takes no target, not `{target}`", self.what),
-            Some(target) => bail!("target of {} must be {}, not `{target}`", self.what, event.targets.join(", ")),
+            Some(target) if event.targets.is_empty() => {
+                bail!("{} takes no target, not `{target}`", self.what)
+            }
+            Some(target) => {
+                bail!("target of {} must be {}, not `{target}`", self.what, event.targets.join(", "))
+            }
         }
         for key in self.keys.keys() {
             if !event.keys.iter().any(|k| k.key == key) {
@@ -134,12 +138,13 @@ impl World {
                 let before = wire.config();
                 let mut config = happening.line_config(before.clone())?;
                 if happening.what == "line.blackhole" {
-                    (config.blackhole_up, config.blackhole_down) = match happening.word("direction", "both")?.as_str() {
-                        "both" => (true, true),
-                        "up" => (true, false),
-                        "down" => (false, true),
-                        other => bail!("direction must be both, up or down, not `{other}`"),
-                    };
+                    (config.blackhole_up, config.blackhole_down) =
+                        match happening.word("direction", "both")?.as_str() {
+                            "both" => (true, true),
+                            "up" => (true, false),
+                            "down" => (false, true),
+                            other => bail!("direction must be both, up or down, not `{other}`"),
+                        };
                 }
                 wire.set(config);
                 Step::Wire(target.to_owned(), before)
@@ -263,7 +268,8 @@ mod tests {
     #[test]
     fn a_line_keeps_what_an_event_does_not_name() {
         let before = WireConfig { mtu: 1454, loss: 0.5, ..WireConfig::default() };
-        let changed = Happening::new("line.set", Some("internet")).with("delay_ms", 20).line_config(before).unwrap();
+        let changed =
+            Happening::new("line.set", Some("internet")).with("delay_ms", 20).line_config(before).unwrap();
         assert_eq!((changed.mtu, changed.loss, changed.delay), (1454, 0.5, Duration::from_millis(20)));
     }
 }

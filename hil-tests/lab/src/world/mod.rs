@@ -247,7 +247,9 @@ impl Drop for World {
 /// Every capture metric, for the vocabulary: `<…>` stands for a line or a zone.
 pub fn capture_metrics() -> Vec<MetricInfo> {
     let mut all = Vec::new();
-    let mut add = |name: String, unit, meaning| all.push(MetricInfo { name: Box::leak(name.into_boxed_str()), unit, meaning });
+    let mut add = |name: String, unit, meaning| {
+        all.push(MetricInfo { name: Box::leak(name.into_boxed_str()), unit, meaning })
+    };
     for line in ["carrier", "internet"] {
         for way in ["tx", "rx"] {
             for (field, unit, meaning) in POINT_FIELDS {

@@ -22,7 +22,8 @@ use crate::nodes::Node;
 use crate::wire::{Pmtu, Wire, WireConfig};
 
 /// Nodes in the order of their raising.
-const NODES: [&str; 10] = ["gw", "wires", "ce", "core", "hall", "isp", "inet", "affairs", "learning", "printers"];
+const NODES: [&str; 10] =
+    ["gw", "wires", "ce", "core", "hall", "isp", "inet", "affairs", "learning", "printers"];
 
 /// Egress address → path, as the outside world sees it.
 pub(crate) fn path_of(address: IpAddr) -> &'static str {
@@ -95,7 +96,8 @@ pub(crate) fn raise(topology: &Topology, seed: u64, start: Instant) -> Result<To
     let mut wires = BTreeMap::new();
     for (line, ends) in [("carrier", ["carrier0", "carrier1"]), ("internet", ["internet0", "internet1"])] {
         let seed = seed ^ line.bytes().fold(0, |sum, byte| (sum << 7) + u64::from(byte));
-        wires.insert(line, Wire::raise("wires", ends[0], ends[1], line_config(topology, line)?, seed, start)?);
+        wires
+            .insert(line, Wire::raise("wires", ends[0], ends[1], line_config(topology, line)?, seed, start)?);
     }
     let all = zones();
     let mut taps = BTreeMap::new();
@@ -132,6 +134,11 @@ pub(crate) fn pmtu(word: &str) -> Result<Pmtu> {
 
 /// Before links exist, so that new interfaces inherit it.
 fn settings(town: &Town) -> Result<()> {
+    for name in ["ce", "core", "hall", "isp", "inet", "affairs", "learning", "printers"] {
+        // Addresses are known to be unique: no second of silence before they may be used.
+        town.node(name)?
+            .sysctl(&[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")])?;
+    }
     for name in ["ce", "core", "hall", "isp", "inet"] {
         town.node(name)?.sysctl(&[
             ("ipv4/ip_forward", "1"),
@@ -141,7 +148,8 @@ fn settings(town: &Town) -> Result<()> {
         ])?;
     }
     town.node("inet")?.sysctl(&[("ipv4/tcp_max_syn_backlog", "4096"), ("core/somaxconn", "4096")])?;
-    town.node("wires")?.sysctl(&[("ipv6/conf/default/disable_ipv6", "1"), ("ipv6/conf/all/disable_ipv6", "1")])?;
+    town.node("wires")?
+        .sysctl(&[("ipv6/conf/default/disable_ipv6", "1"), ("ipv6/conf/all/disable_ipv6", "1")])?;
     for name in ["affairs", "learning", "printers"] {
         town.node(name)?.sysctl(&[
             // Each device answers for its own address only.
@@ -258,7 +266,10 @@ route add 192.0.2.0/24 via 198.18.0.2
 "
     .to_owned();
     for host in [7, 10, 11, 20, 21, 53, 80] {
-        let _ = writeln!(inet, "addr add 203.0.113.{host}/32 dev lo\naddr add 2001:db8:113::{host}/128 dev lo nodad");
+        let _ = writeln!(
+            inet,
+            "addr add 203.0.113.{host}/32 dev lo\naddr add 2001:db8:113::{host}/128 dev lo nodad"
+        );
     }
     if topology.word("paths.direct.ipv6") == "nat66" {
         isp += "addr add 2001:db8:2::1/64 dev line nodad\naddr add 2001:db8:f::2/64 dev inet nodad\n\
@@ -307,7 +318,7 @@ pub(crate) fn egress(town: &Town, line: &str, egress: Egress) -> Result<()> {
         ),
     };
     town.node(node)?.nft(&format!(
-        "{flush}table inet upstream {{ chain post {{ type nat hook postrouting priority srcnat;\n{rules}\n}} }}\n"
+        "{flush}table inet upstream {{\nchain post {{\ntype nat hook postrouting priority srcnat;\n{rules}\n}}\n}}\n"
     ))
 }
 
@@ -335,7 +346,8 @@ fn schools(town: &Town, topology: &Topology) -> Result<BTreeMap<&'static str, Ve
         town.node(zone)?.ip(&lines)?;
         all.insert(zone, devices);
     }
-    town.node("printers")?.ip("addr add 10.20.3.10/24 dev port\nlink set port up\nroute add default via 10.20.3.1\n")?;
+    town.node("printers")?
+        .ip("addr add 10.20.3.10/24 dev port\nlink set port up\nroute add default via 10.20.3.1\n")?;
     let printer = Device {
         interface: "port".into(),
         v4: Ipv4Addr::new(10, 20, 3, 10),
@@ -345,8 +357,8 @@ fn schools(town: &Town, topology: &Topology) -> Result<BTreeMap<&'static str, Ve
     all.insert("printers", vec![printer]);
     for zone in ["affairs", "learning", "printers"] {
         town.node(zone)?.nft(&format!(
-            "table inet lab {{ chain out {{ type filter hook output priority mangle;\n\
-             meta nfproto ipv4 ip dscp set {CLIENT_DSCP}\nmeta nfproto ipv6 ip6 dscp set {CLIENT_DSCP}\n}} }}\n"
+            "table inet lab {{\nchain out {{\ntype filter hook output priority mangle;\n\
+             meta nfproto ipv4 ip dscp set {CLIENT_DSCP}\nmeta nfproto ipv6 ip6 dscp set {CLIENT_DSCP}\n}}\n}}\n"
         ))?;
     }
     Ok(all)
@@ -384,7 +396,7 @@ table inet static_gateway {
     iifname \"lan2\" ip daddr 10.20.2.1 udp dport 53 dnat ip to 203.0.113.53
     iifname \"lan2\" ip daddr 10.20.2.1 tcp dport 53 dnat ip to 203.0.113.53
   }
-  chain fwd { type filter hook forward priority filter; policy drop;
+  chain forwarding { type filter hook forward priority filter; policy drop;
     ct state established,related accept
     iifname \"lan1\" meta nfproto ipv6 reject
     iifname { \"lan1\", \"lan2\" } oifname { \"wan1\", \"wan2\" } accept
