@@ -111,7 +111,8 @@ fn all_vetoes_are_named_at_once() {
 #[test]
 fn each_veto_alone_stops_the_start_and_switched_off_it_does_not() {
     type Spoil = fn(&mut World);
-    let cases: [(Spoil, Option<fn(&mut World)>); 7] = [
+    type Case = (Spoil, Option<Spoil>);
+    let cases: [Case; 7] = [
         (
             |w| w.view.window = WindowState::Closed { next: None },
             Some(|w| w.config.mechanisms.window_veto = Switch::Off),
@@ -575,8 +576,8 @@ fn impossible_checkpoints_are_refused_and_lead_to_the_last_steady_path() {
     world.move_to_soaking();
     world.sleep(secs(10));
     let good = world.on_disk().expect("written");
-    type Spoil = fn(&mut seimon_core::migration::Checkpoint);
-    let cases: [(Spoil, fn(&RestoreError) -> bool); 5] = [
+    type Case = (fn(&mut seimon_core::migration::Checkpoint), fn(&RestoreError) -> bool);
+    let cases: [Case; 5] = [
         (|c| c.version = 2, |e| matches!(e, RestoreError::Version { found: 2, .. })),
         (
             |c| c.state = Saved::CuttingOver { from: path("closed"), to: path("vpn") },
