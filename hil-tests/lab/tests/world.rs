@@ -33,6 +33,13 @@ fn total(world: &World, name: &str) -> f64 {
     world.metric(name, Duration::ZERO, world.now()).unwrap_or_else(|| panic!("no metric {name}"))
 }
 
+/// CPU time of this process in hundredths of a second.
+fn cpu_ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
 /// Waits until `metric` reaches `goal`; panics with what it was after `limit`.
 fn until(world: &World, metric: &str, goal: f64, limit: Duration) {
     let begun = Instant::now();
@@ -254,21 +261,16 @@ fn the_wire_carries_150_megabits_and_costs_nothing_when_idle() {
     topology.set("zones.affairs.clients", &toml::Value::Integer(1)).unwrap();
     let world = World::raise(&topology, 1).unwrap();
     world.use_static_gateway().unwrap();
-    let cpu = || {
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let before = cpu();
+    let before = cpu_ticks();
     sleep(1000);
-    let idle = cpu() - before;
+    let idle = cpu_ticks() - before;
     assert!(idle <= 3, "{idle} hundredths of a second of CPU in an idle second");
     let down = LoadSpec { count: 4, bytes: Some(20_000_000), ..load("fast", "learning", Kind::Download) };
     let handle = world.start_load(down).unwrap();
     sleep(1000);
-    let (from, before) = (world.now(), cpu());
+    let (from, before) = (world.now(), cpu_ticks());
     sleep(3000);
-    let (to, after) = (world.now(), cpu());
+    let (to, after) = (world.now(), cpu_ticks());
     world.stop_load(&handle);
     let bits = world.metric("fast.bytes", from, to).unwrap() * 8.0 / 3.0;
     let packets = world.metric("wan.internet.rx.packets", from, to).unwrap() / 3.0;
@@ -277,4 +279,40 @@ fn the_wire_carries_150_megabits_and_costs_nothing_when_idle() {
     // A debug build on a shared core is slow; the release figure is printed above.
     let goal = if cfg!(debug_assertions) { 20e6 } else { 150e6 };
     assert!(bits > goal, "{bits}");
+}
+
+#[test]
+fn the_demos_load_fits_in_one_core() {
+    if !inside("the_demos_load_fits_in_one_core") {
+        return;
+    }
+    let begun = Instant::now();
+    let world = World::raise(&Topology::new("two-line-town").unwrap(), 1).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    println!("whole town raised in {:?}", begun.elapsed());
+    world.use_static_gateway().unwrap();
+    let life = Some(Duration::from_secs(3));
+    let sessions = LoadSpec { count: 100, life, ..load("teachers", "affairs", Kind::Session) };
+    let udp = LoadSpec { count: 20, rate: Some(1000), ..load("drill", "learning", Kind::Udp) };
+    for spec in [sessions, udp] {
+        world.start_load(spec).unwrap();
+    }
+    sleep(2000);
+    let (from, before) = (world.now(), cpu_ticks());
+    sleep(4000);
+    let (to, after) = (world.now(), cpu_ticks());
+    let value = |metric: &str| world.metric(metric, from, to).unwrap_or(f64::NAN);
+    println!(
+        "{} operations/s, {} datagrams/s, p95 {} ms, {} ms of CPU a second",
+        value("teachers.ok") / 4.0,
+        value("drill.ok") / 4.0,
+        value("teachers.p95_ms"),
+        (after - before) * 10 / 4
+    );
+    assert_eq!(value("teachers.errors"), 0.0);
+    assert_eq!(value("drill.lost"), 0.0);
+    if !cfg!(debug_assertions) {
+        assert!((after - before) / 4 < 100, "more than one core");
+        assert!(value("teachers.p95_ms") < 100.0);
+    }
 }
