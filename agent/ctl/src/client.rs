@@ -49,11 +49,13 @@ pub(crate) enum Followed {
 
 impl Client {
     pub(crate) fn connect(socket: &Path) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(socket).map_err(|why| match why.kind() {
-            io::ErrorKind::PermissionDenied => {
-                ClientError::NotAllowed { socket: socket.to_owned(), group: group_of(socket) }
+        let stream = UnixStream::connect(socket).map_err(|why| {
+            let socket = socket.to_owned();
+            if why.kind() == io::ErrorKind::PermissionDenied {
+                ClientError::NotAllowed { group: group_of(&socket), socket }
+            } else {
+                ClientError::NoAgent { socket, why }
             }
-            _ => ClientError::NoAgent { socket: socket.to_owned(), why },
         })?;
         Ok(Self { socket: socket.to_owned(), stream, lines: LineBuffer::default() })
     }

@@ -67,14 +67,15 @@ impl Source {
 
 /// Why a socket call failed, in words for people and without this process's own details.
 pub(crate) fn in_words(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => "refused by the other end".to_owned(),
-        io::ErrorKind::ConnectionReset => "reset by the other end".to_owned(),
-        io::ErrorKind::HostUnreachable => "host unreachable".to_owned(),
-        io::ErrorKind::NetworkUnreachable => "network unreachable".to_owned(),
-        io::ErrorKind::TimedOut => "timed out".to_owned(),
-        io::ErrorKind::UnexpectedEof => "closed by the other end too early".to_owned(),
-        io::ErrorKind::PermissionDenied => "forbidden by the network".to_owned(),
-        _ => error.to_string(),
-    }
+    let words = [
+        (io::ErrorKind::ConnectionRefused, "refused by the other end"),
+        (io::ErrorKind::ConnectionReset, "reset by the other end"),
+        (io::ErrorKind::HostUnreachable, "host unreachable"),
+        (io::ErrorKind::NetworkUnreachable, "network unreachable"),
+        (io::ErrorKind::TimedOut, "timed out"),
+        (io::ErrorKind::UnexpectedEof, "closed by the other end too early"),
+        (io::ErrorKind::PermissionDenied, "forbidden by the network"),
+    ];
+    let known = words.iter().find(|(kind, _)| *kind == error.kind());
+    known.map_or_else(|| error.to_string(), |(_, words)| (*words).to_owned())
 }

@@ -159,11 +159,16 @@ fn understand(packet: &[u8], id: u16, question: &Query) -> Option<Said> {
         return None;
     }
     let found = message.answers.iter().any(|record| record.record_type() == question.query_type());
-    Some(match message.metadata.response_code {
-        ResponseCode::NoError if found => Said::Addresses,
-        ResponseCode::NoError if message.metadata.truncation => Said::Truncated,
-        ResponseCode::NoError => Said::NoData,
-        ResponseCode::NXDomain => Said::NoSuchName,
-        code => Said::Failed(code),
+    let code = message.metadata.response_code;
+    Some(if code == ResponseCode::NXDomain {
+        Said::NoSuchName
+    } else if code != ResponseCode::NoError {
+        Said::Failed(code)
+    } else if found {
+        Said::Addresses
+    } else if message.metadata.truncation {
+        Said::Truncated
+    } else {
+        Said::NoData
     })
 }
