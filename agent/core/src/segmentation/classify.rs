@@ -251,17 +251,22 @@ fn probes(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileErr
         six.insert(key(KeyPart::Ipv6(host.ipv6)), goto(name(6)));
         let because = format!("probe host of zone {} on path {}", zone.id, path.id);
         for (family, ip, extra) in [(4, "ip", PROBE_EXTRA[0]), (6, "ip6", PROBE_EXTRA[1])] {
-            builder
-                .chain(name(family))
-                .rule(write_ct(path.index.mark()), because.clone())
-                .rule(
-                    format!(
-                        "ct mark & {:#x} . {ip} daddr . meta l4proto . th dport vmap @{extra}",
-                        Mark::PATH_MASK
-                    ),
-                    because.clone(),
-                )
-                .rule(format!("goto look{family}_{}", zone.slug), because.clone());
+            let hub = hub_elsewhere(terrain, zone, path, family == 6);
+            let mut chain = builder.chain(name(family));
+            chain.rule(write_ct(path.index.mark()), because.clone()).rule(
+                format!(
+                    "ct mark & {:#x} . {ip} daddr . meta l4proto . th dport vmap @{extra}",
+                    Mark::PATH_MASK
+                ),
+                because.clone(),
+            );
+            if !hub.is_empty() {
+                chain.rule(
+                    format!("{ip} daddr {{ {} }} goto {REFUSE}", hub.join(", ")),
+                    "the hub is on another path than this probe host",
+                );
+            }
+            chain.rule(format!("goto look{family}_{}", zone.slug), because.clone());
         }
     }
     builder.map("probes4", &[KeyType::Ifname, KeyType::Ipv4, KeyType::Ether], ValueType::Verdict, four);
@@ -315,6 +320,20 @@ fn zone_group(
             .rule(write_packet(u32::from(path.index.0)), because);
     }
     Ok(())
+}
+
+/// The hub's prefixes of one family, where the zone reaches them over another path than this one.
+fn hub_elsewhere(
+    terrain: &Terrain<'_>,
+    zone: &ZoneGround<'_>,
+    path: &PathGround<'_>,
+    ipv6: bool,
+) -> Vec<String> {
+    let hub = terrain.plan.hub.iter().filter(|hub| hub.zones.contains(zone.id) && hub.path != *path.id);
+    hub.flat_map(|hub| &hub.prefixes)
+        .filter(|net| net.addr().is_ipv6() == ipv6)
+        .map(|net| net.trunc().to_string())
+        .collect()
 }
 
 /// The map, with what never moves: a probe host's path is its own, and a path that a route does not offer is refused

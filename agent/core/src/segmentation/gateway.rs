@@ -55,6 +55,9 @@ fn output(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileErr
     for uplink in terrain.lines.values() {
         lines.insert(Key(vec![KeyPart::Ifname(uplink.clone())]), goto("own"));
     }
+    for zone in terrain.zones.values() {
+        lines.insert(Key(vec![KeyPart::Ifname(zone.bridge.clone())]), goto("to_zone"));
+    }
     for path in terrain.paths.values() {
         let index = path.index;
         let number = u32::from(index.0);
@@ -91,6 +94,9 @@ fn output(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileErr
         .rule("ip saddr vmap @sources4", "a path's local source means that path")
         .rule("ip6 saddr vmap @sources6", "a path's local source means that path")
         .rule("oifname vmap @departures", "what leaves by a line takes the gateway's path");
+    // Only the ct mark: answers are known by it, and the packet's way is right already.
+    let to_zone = "the gateway's own traffic with a zone";
+    builder.chain("to_zone").rule(write_ct(Mark(Mark::LOCAL)), to_zone).rule("accept", to_zone);
     builder
         .chain("own")
         .rule(write_ct(ZoneGroupIndex::GATEWAY.mark()), "the gateway's own traffic")

@@ -4,3 +4,4 @@ mod common;
 mod golden;
 mod nft;
 mod nft_accepts;
+mod scale;
