@@ -91,7 +91,7 @@ pub fn plan_text(
 }
 
 /// What `town.toml` sets on top of the documented example.
-pub(crate) fn town() -> [(&'static str, toml::Value); 9] {
+pub(crate) fn town() -> [(&'static str, toml::Value); 11] {
     let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].map(toml::Value::from).to_vec();
     let window = toml::Table::from_iter([
         ("days".to_owned(), toml::Value::Array(days)),
@@ -103,6 +103,9 @@ pub(crate) fn town() -> [(&'static str, toml::Value); 9] {
         ("migration.times.qualify", "5s".into()),
         ("migration.times.soak", "8s".into()),
         ("migration.times.drain", "30s".into()),
+        // So quick that a qualification fits into five seconds.
+        ("migration.thresholds.check_interval_moving", "700ms".into()),
+        ("migration.thresholds.check_timeout", "2s".into()),
         ("migration.freezes", toml::Value::Array(Vec::new())),
         ("services.affairs.session_idle", "5s".into()),
         ("services.idp.session_idle", "5s".into()),
@@ -137,5 +140,19 @@ mod tests {
         let text = toml::to_string(&plan).unwrap();
         assert!(text.contains("group = \"affairs\"") && text.contains("session_idle = \"5s\""), "{text}");
         assert!(put(&mut plan, "services.affairs.group.more", 1.into()).is_err());
+    }
+
+    #[test]
+    fn the_plan_of_every_shipped_scenario_is_valid() {
+        let board = seimon_board::Board::shipped("lab-namespace").unwrap();
+        let mut files = shipped_scenarios().unwrap();
+        files.extend(crate::demo::ACTS.iter().map(|act| scenario_file(act.file)));
+        for file in files {
+            let scenario = crate::scenario::Scenario::read(&file).unwrap();
+            let text = plan_text(&scenario.plan.file, &file, &[&scenario.plan.set]).unwrap();
+            if let Err(errors) = seimon_plan::parse(&text, "plan.toml", &board) {
+                panic!("{}: {errors}", file.display());
+            }
+        }
     }
 }
