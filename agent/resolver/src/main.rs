@@ -1,5 +1,8 @@
 //! `seimon-resolver`: started by `seimon-agent`, answers the zones' questions for names.
 
+use std::io::Write;
+use std::process::ExitCode;
+
 use anyhow::Context;
 use clap::Parser;
 use seimon_resolver::names::Without;
@@ -13,8 +16,19 @@ use tracing_subscriber::EnvFilter;
 #[command(version)]
 struct Arguments {}
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let Arguments {} = Arguments::parse();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where standard error is closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr().lock(), "seimon-resolver: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     // Before anything can open a descriptor of its own.
     let inherited = Inherited::take()?;
     tracing_subscriber::fmt()

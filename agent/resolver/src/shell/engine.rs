@@ -81,9 +81,12 @@ pub(super) async fn run(
     };
     let mut names = Resolver::new(limits, without);
     let mut replies: HashMap<u64, ReplyTo> = HashMap::new();
-    let mut stats = tokio::time::interval(STATS_EVERY);
-    let tell = |word| words.send(word).map_err(|_| anyhow::anyhow!("the agent's socket is closed"));
-    tell(FromResolver::Hello { version: VERSION })?;
+    let mut stats = tokio::time::interval_at(started + STATS_EVERY, STATS_EVERY);
+    let tell = |word| {
+        // When nobody writes any more, the agent is gone: the reader's last event says so.
+        let _ = words.send(word);
+    };
+    tell(FromResolver::Hello { version: VERSION });
     loop {
         let timer = async {
             match names.poll_timeout() {
@@ -108,7 +111,7 @@ pub(super) async fn run(
                 }
             },
             () = timer => names.handle_timeout(now()),
-            _ = stats.tick() => tell(FromResolver::Stats(names.stats()))?,
+            _ = stats.tick() => tell(FromResolver::Stats(names.stats())),
         }
         while let Some(action) = names.poll_action() {
             match action {
@@ -126,7 +129,7 @@ pub(super) async fn run(
                         let _ = events.send(Event::Upstream { job, outcome }).await;
                     });
                 }
-                Action::Tell(word) => tell(word)?,
+                Action::Tell(word) => tell(word),
             }
         }
     }

@@ -38,6 +38,8 @@ pub(super) async fn read(mut socket: OwnedReadHalf, events: mpsc::Sender<Event>)
         match socket.read(&mut bytes).await {
             Ok(0) => break None,
             Ok(length) => lines.push(&bytes[..length]),
+            // The agent was killed with words of ours unread.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break None,
             Err(error) => break Some(error.to_string()),
         }
     };

@@ -208,7 +208,9 @@ fn the_process_holds_no_privilege_and_ends_with_the_agent() {
     if !in_namespace("scenarios::the_process_holds_no_privilege_and_ends_with_the_agent") {
         return;
     }
-    let resolver = Resolver::start();
+    let mut resolver = Resolver::start();
+    // Words that it will never read do not make it linger.
+    resolver.configure(config());
     let status = resolver.status();
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(status[set].trim_start_matches('0'), "", "{set}");
@@ -284,4 +286,20 @@ fn ten_thousand_names_fit() {
     if !cfg!(debug_assertions) {
         assert!(full < 24 * 1024, "{full} KiB");
     }
+}
+
+#[test]
+fn mechanisms_can_be_switched_off_only_in_builds_for_tests() {
+    if !in_namespace("scenarios::mechanisms_can_be_switched_off_only_in_builds_for_tests") {
+        return;
+    }
+    let _servers = two_servers();
+    let mut resolver = Resolver::start_without("affinity,inside-address,aaaa-withhold");
+    resolver.settle();
+    let real: [IpAddr; 2] = ["10.50.0.1".parse().unwrap(), "2001:db8::bad".parse().unwrap()];
+    let off = cfg!(feature = "sabotage");
+    let answer = resolver.ask(SAAS, RecordType::A);
+    assert_eq!(addresses(&answer), [if off { real[0] } else { IpAddr::V4(INSIDE4) }]);
+    let answer = resolver.ask(SAAS, RecordType::AAAA);
+    assert_eq!(addresses(&answer), if off { vec![real[1]] } else { vec![] });
 }

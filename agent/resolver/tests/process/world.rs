@@ -77,6 +77,11 @@ pub(crate) struct Resolver {
 impl Resolver {
     /// Starts the program, and waits for its first word.
     pub(crate) fn start() -> Self {
+        Self::start_without("")
+    }
+
+    /// Started with mechanisms switched off, where the build knows how.
+    pub(crate) fn start_without(mechanisms: &str) -> Self {
         let (agent, theirs) = UnixStream::pair().expect("a socket pair");
         agent.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let udp = UdpSocket::bind("127.0.0.1:0").expect("a UDP socket");
@@ -86,6 +91,7 @@ impl Resolver {
         let listeners = [listener(4, Transport::Udp, udp_at), listener(5, Transport::Tcp, tcp_at)];
         let mut command = Command::new(env!("CARGO_BIN_EXE_seimon-resolver"));
         command
+            .env("SEIMON_WITHOUT", mechanisms)
             .env(LISTENERS_ENV, serde_json::to_string(&listeners).expect("JSON"))
             .fd_mappings(vec![
                 FdMapping { parent_fd: OwnedFd::from(theirs), child_fd: SOCKET_FD },
