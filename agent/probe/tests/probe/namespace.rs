@@ -217,6 +217,7 @@ fn answers_from_its_own_address(unprivileged: bool) -> Result<()> {
     }
 
     confined(pid)?;
+    nobody_answers_for_another(&gateway, &hosts)?;
     // The same hosts again are no news; others are.
     probe.say(&ToProbe::Configure { hosts: hosts.clone() })?;
     assert_eq!(probe.hear()?, FromProbe::Configured { error: None });
@@ -224,6 +225,31 @@ fn answers_from_its_own_address(unprivileged: bool) -> Result<()> {
     assert!(probe.hear().is_err());
     assert_eq!(probe.child.wait()?.code(), Some(10));
     Ok(())
+}
+
+/// With the second host's link down, the first sees the question for the second's address, and must keep silent.
+fn nobody_answers_for_another(gateway: &Namespace, hosts: &[Host]) -> Result<()> {
+    gateway.ip(&format!("link set g-{} down", hosts[1].interface))?;
+    gateway.ip("neigh flush dev zone")?;
+    let absent = hosts[1].ipv4;
+    gateway.inside(move || {
+        let sent = UdpSocket::bind("10.1.0.1:0")?.send_to(b"who has you?", (absent, 9))?;
+        ensure!(sent > 0);
+        Ok(())
+    })?;
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let neighbours = Command::new("nsenter")
+            .args(["-t", &gateway.pid().to_string(), "-n", "ip", "-4", "neigh", "show", &absent.to_string()])
+            .output()?;
+        let neighbours = String::from_utf8(neighbours.stdout)?;
+        ensure!(!neighbours.contains("lladdr"), "somebody else answered: {neighbours}");
+        if neighbours.contains("FAILED") {
+            return Ok(());
+        }
+        ensure!(std::time::Instant::now() < deadline, "never asked: {neighbours}");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn confined(pid: u32) -> Result<()> {
