@@ -87,13 +87,14 @@ fn validate(hosts: &[Host]) -> Result<(), HostError> {
         if host.mac.0[0] & 1 == 1 || host.mac.0 == [0; 6] {
             return Err(HostError::NotUnicast(host.mac));
         }
-        for (what, value) in [
+        let ipv6 = host.gateway6.map(|_| ("the address", host.ipv6.to_string()));
+        let own = [
             ("the interface", host.interface.to_string()),
             ("the MAC address", host.mac.to_string()),
             ("the address", host.ipv4.to_string()),
-            ("the address", host.ipv6.to_string()),
             ("zone and path", format!("{}/{}", host.zone, host.path)),
-        ] {
+        ];
+        for (what, value) in own.into_iter().chain(ipv6) {
             if !seen.insert((what, value.clone())) {
                 return Err(HostError::Twice { what, value });
             }
@@ -142,4 +143,50 @@ fn configure_one(netlink: &mut Netlink, host: &Host, index: u32, table: u32) -> 
 
 fn set(what: &'static str, interface: &str, act: impl FnOnce() -> io::Result<()>) -> Result<(), HostError> {
     act().map_err(|source| HostError::Setting { what, interface: interface.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(n: u8) -> Host {
+        Host {
+            zone: seimon_plan::ZoneId::new("affairs").expect("an id"),
+            path: seimon_plan::PathId::new(format!("path{n}")).expect("an id"),
+            interface: format!("probe{n}").parse().expect("a name"),
+            mac: MacAddress([2, 0, 0, 0, 0, n]),
+            ipv4: [10, 1, 0, n].into(),
+            ipv6: [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)].into(),
+            gateway4: "10.1.0.254/24".parse().expect("a prefix"),
+            gateway6: Some("fd00::fe/64".parse().expect("a prefix")),
+        }
+    }
+
+    #[test]
+    fn hosts_that_would_get_in_each_others_way_are_refused() {
+        assert!(validate(&[host(1), host(2)]).is_ok());
+        let changes: [(&str, fn(&mut Host)); 5] = [
+            ("interface", |host| host.interface = self::host(1).interface),
+            ("MAC", |host| host.mac = self::host(1).mac),
+            ("10.1.0.1", |host| host.ipv4 = self::host(1).ipv4),
+            ("fd00::1", |host| host.ipv6 = self::host(1).ipv6),
+            ("affairs/path1", |host| host.path = self::host(1).path),
+        ];
+        for (says, change) in changes {
+            let mut second = host(2);
+            change(&mut second);
+            let refused = validate(&[host(1), second]).map_err(|error| error.to_string());
+            assert!(refused.is_err_and(|error| error.contains(says)), "{says}");
+        }
+        let everyone = Host { mac: MacAddress([0xff; 6]), ..host(1) };
+        assert!(matches!(validate(&[everyone]), Err(HostError::NotUnicast(_))));
+        let many: Vec<Host> = vec![host(1); MOST_HOSTS + 1];
+        assert!(matches!(validate(&many), Err(HostError::TooMany)));
+    }
+
+    #[test]
+    fn without_ipv6_in_the_zone_the_address_is_nobodys() {
+        let without = |n| Host { gateway6: None, ipv6: std::net::Ipv6Addr::UNSPECIFIED, ..host(n) };
+        assert!(validate(&[without(1), without(2)]).is_ok());
+    }
 }
