@@ -1,0 +1,104 @@
+//! Talking to the agent over its sockets, politely and otherwise.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use seimon_ipc::control::{Command, Event, Follow, Request, Response, Status, VERSION};
+
+/// The agent answers within this, or it hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One connection to the control socket.
+#[derive(Debug)]
+pub(crate) struct Control {
+    stream: UnixStream,
+    lines: BufReader<UnixStream>,
+}
+
+impl Control {
+    pub(crate) fn connect(socket: &Path) -> Result<Self> {
+        let stream =
+            UnixStream::connect(socket).with_context(|| format!("cannot connect to {}", socket.display()))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let lines = BufReader::new(stream.try_clone()?);
+        Ok(Self { stream, lines })
+    }
+
+    pub(crate) fn ask(&mut self, command: Command) -> Result<Response> {
+        let request = Request { version: VERSION, request: command };
+        self.send(&seimon_ipc::frame::encode(&request)?)?;
+        self.response()
+    }
+
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(bytes)?)
+    }
+
+    pub(crate) fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        if self.lines.read_line(&mut line)? == 0 {
+            bail!("the agent hung up");
+        }
+        Ok(line)
+    }
+
+    pub(crate) fn response(&mut self) -> Result<Response> {
+        let line = self.line()?;
+        serde_json::from_str(&line).with_context(|| format!("not a response: {line}"))
+    }
+}
+
+/// Where an agent's sockets are.
+#[derive(Clone, Debug)]
+pub(crate) struct Sockets {
+    pub(crate) directory: PathBuf,
+}
+
+impl Sockets {
+    pub(crate) fn control(&self) -> PathBuf {
+        self.directory.join("control.sock")
+    }
+
+    pub(crate) fn connect(&self) -> Result<Control> {
+        Control::connect(&self.control())
+    }
+
+    pub(crate) fn ask(&self, command: Command) -> Result<Response> {
+        self.connect()?.ask(command)
+    }
+
+    pub(crate) fn status(&self) -> Result<Status> {
+        match self.ask(Command::Status)? {
+            Response::Status(status) => Ok(*status),
+            other => bail!("not a status: {other:?}"),
+        }
+    }
+
+    pub(crate) fn apply(&self, plan: &str) -> Result<Response> {
+        self.ask(Command::Apply { plan: plan.to_owned(), file: "new.toml".to_owned() })
+    }
+
+    pub(crate) fn events(&self) -> Result<Vec<Event>> {
+        match self.ask(Command::Events { follow: Follow::No, since: 0 })? {
+            Response::Events { events } => Ok(events),
+            other => bail!("not events: {other:?}"),
+        }
+    }
+
+    /// Whether an event of this kind says this in English.
+    pub(crate) fn has_event(&self, kind: &str, words: &str) -> Result<bool> {
+        Ok(self.events()?.iter().any(|event| event.kind == kind && event.reason.en.contains(words)))
+    }
+
+    pub(crate) fn metrics(&self) -> Result<String> {
+        let mut stream = UnixStream::connect(self.directory.join("metrics.sock"))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+}
