@@ -66,7 +66,7 @@ impl HealthConfig {
             paths,
             targets,
             registered,
-            egress_keep: Duration::from_secs(30),
+            egress_keep: Duration::from_secs(15),
             max_checks: 8,
             seed,
         }

@@ -2,4 +2,5 @@
 
 mod simulation;
 mod story;
+mod table;
 mod world;
