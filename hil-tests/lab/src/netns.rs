@@ -36,7 +36,12 @@ pub fn rerun_test(name: &str) -> Result<Inside> {
         prepare()?;
         return Ok(Inside::Yes);
     }
-    let status = outer_command()?
+    // The harness may be killed: what runs inside must not outlive it.
+    let outer = outer_command()?;
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL"])
+        .arg(outer.get_program())
+        .args(outer.get_args())
         .arg(std::env::current_exe()?)
         .args(["--exact", name, "--nocapture", "--include-ignored", "--test-threads", "1"])
         .env(INSIDE, "1")

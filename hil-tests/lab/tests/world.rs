@@ -1,5 +1,7 @@
 //! The town raised for real, with the static gateway: loads run end to end and events show in the metrics.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests; a skip has to say why")]
+
 use std::time::{Duration, Instant};
 
 use seimon_lab::load::spec::{Family, Kind, LoadSpec};

@@ -120,7 +120,7 @@ impl Client {
                 continue;
             };
             let end = Instant::now() + this_life;
-            this_life = life;
+            this_life = life.mul_f64(0.8 + 0.4 * self.random.unit());
             let mut alive = true;
             while alive && Instant::now() < end {
                 self.turn(&mut due).await?;
@@ -190,7 +190,7 @@ impl Client {
             match self.spec.kind {
                 Kind::Connect => self.connect_once(&target).await,
                 Kind::Dns => self.ask_once(&target.name()).await,
-                _ => {
+                Kind::Request | Kind::Session | Kind::Download | Kind::Upload | Kind::Udp | Kind::Ping => {
                     if let Some((reply, took)) = self.get(&target, "/", None).await {
                         match reply.status {
                             200 => self.recorder.ok(self.number, took),

@@ -173,8 +173,8 @@ pub const KINDS: &[KindInfo] = &[
                   session's cookie, logs out, is quiet, logs in again",
         keys: &[
             EVERY,
-            key("life", "duration", "20s", "how long a log-in lasts"),
-            key("pause", "duration", "6s", "quiet time between log-out and next log-in"),
+            key("life", "duration", "20s", "how long a log-in lasts, give or take a fifth; the first is cut short at random"),
+            key("pause", "duration", "6s", "quiet time between log-out and next log-in, give or take a tenth"),
             TIMEOUT,
         ],
     },

@@ -197,10 +197,8 @@ impl<'a> Loop<'a> {
             if ready[2] {
                 return;
             }
-            for side in 0..2 {
-                if ready[side] {
-                    self.take_in(side);
-                }
+            for (side, _) in ready[..2].iter().enumerate().filter(|(_, ready)| **ready) {
+                self.take_in(side);
             }
             for side in 0..2 {
                 self.let_out(side);

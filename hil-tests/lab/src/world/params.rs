@@ -272,14 +272,13 @@ fn parse(param: &Param, value: &toml::Value) -> Result<Value> {
             Some(n) if (0.0..=1.0).contains(&n) => Value::Share(n),
             _ => return Err(wrong("a share from 0 to 1")),
         },
-        ParamType::Milliseconds => match value {
-            toml::Value::Integer(n) if *n >= 0 => Value::Millis(Duration::from_millis(*n as u64)),
-            toml::Value::Float(n) if *n >= 0.0 => Value::Millis(Duration::from_secs_f64(n / 1000.0)),
-            other => match other.as_str().and_then(parse_duration) {
-                Some(d) => Value::Millis(d),
-                None => return Err(wrong("a duration such as `20ms`, or milliseconds")),
-            },
-        },
+        ParamType::Milliseconds => {
+            let number = value.as_float().or(value.as_integer().map(|n| n as f64)).filter(|n| *n >= 0.0);
+            let written = number
+                .and_then(|n| Duration::try_from_secs_f64(n / 1000.0).ok())
+                .or_else(|| value.as_str().and_then(parse_duration));
+            Value::Millis(written.ok_or_else(|| wrong("a duration such as `20ms`, or milliseconds"))?)
+        }
         ParamType::Word(words) => match value.as_str() {
             Some(word) if words.contains(&word) => Value::Word(word.to_owned()),
             _ => return Err(wrong(&format!("one of {}", words.join(", ")))),

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -162,7 +162,8 @@ fn settings(town: &Town) -> Result<()> {
             ("ipv6/conf/default/router_solicitations", "0"),
             // Many short connections: ports may be taken again at once.
             ("ipv4/ip_local_port_range", "10240 65000"),
-            ("ipv4/ping_group_range", "0 65535"),
+            // A rootless world knows only group 0.
+            ("ipv4/ping_group_range", "0 0"),
         ])?;
     }
     Ok(())
@@ -408,6 +409,3 @@ table inet static_gateway {
 }
 ",
 );
-
-/// How long a node's thread may take for a small piece of work.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
