@@ -94,8 +94,8 @@ pub const TOWN: &[MetricWord] = &[
     metric("wan.<line>.rx", "packets", "received by the gateway from the line"),
     metric("wan.<line>.inside", "packets", "on the line with an inside address (must never be)"),
     metric("wan.<line>.forwarded", "packets", "on the line for clients, not the gateway's own"),
-    metric("zone.<zone>.tx", "packets", "from the gateway into the zone"),
-    metric("zone.<zone>.rx", "packets", "from the zone to the gateway"),
+    metric("zone.<zone>.rx", "packets", "from the gateway into the zone"),
+    metric("zone.<zone>.tx", "packets", "from the zone to the gateway"),
     metric("leak.<zone>.<zone>", "packets", "seen in the second zone with a source in the first, without a permit"),
 ];
 

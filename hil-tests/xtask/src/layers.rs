@@ -169,8 +169,11 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// (package, [(dependency, kind)]); packages without a `!` are members.
-    fn metadata(packages: &[(&str, &[(&str, Option<&str>)])]) -> Value {
+    /// (package, [(dependency, kind)]).
+    type Package<'a> = (&'a str, &'a [(&'a str, Option<&'a str>)]);
+
+    /// Packages without a `!` are members.
+    fn metadata(packages: &[Package<'_>]) -> Value {
         let bare = |n: &str| n.trim_start_matches('!').to_owned();
         json!({
             "packages": packages.iter().map(|(n, _)| json!({"id": bare(n), "name": bare(n)})).collect::<Vec<_>>(),
@@ -185,7 +188,7 @@ mod tests {
     const SMALL: [(&str, Layer); 3] =
         [("types", Layer::Types), ("logic", Layer::Pure), ("daemon", Layer::Binary)];
 
-    fn found(packages: &[(&str, &[(&str, Option<&str>)])]) -> Vec<String> {
+    fn found(packages: &[Package<'_>]) -> Vec<String> {
         breaches(&metadata(packages), &SMALL).unwrap()
     }
 
@@ -219,8 +222,7 @@ mod tests {
                 (*n, deps.iter().map(|(d, k)| (d.trim_start_matches('!'), *k)).collect::<Vec<_>>())
             })
             .collect();
-        let through: Vec<(&str, &[(&str, Option<&str>)])> =
-            through.iter().map(|(n, d)| (*n, d.as_slice())).collect();
+        let through: Vec<Package<'_>> = through.iter().map(|(n, d)| (*n, d.as_slice())).collect();
         assert!(found(&through)[0].contains("logic (Pure) reaches tokio"));
     }
 
