@@ -169,12 +169,7 @@ impl Router {
 
     fn bridge(&mut self, name: &InterfaceName, members: &[InterfaceName]) -> Result<(), ApplyError> {
         let before = self.links()?;
-        let first_mac = match members.first() {
-            Some(first) => {
-                before.by_name(first).ok_or_else(|| ApplyError::NoSuchInterface(first.clone()))?.mac
-            }
-            None => None,
-        };
+        let first_mac = members.iter().find_map(|member| before.by_name(member)?.mac);
         if before.by_name(name).is_none() {
             let mut attributes = vec![
                 LinkAttribute::IfName(name.to_string()),
@@ -207,6 +202,8 @@ impl Router {
                 self.set_master(link, None)?;
             }
         }
+        // A port that is gone does not take the others with it.
+        self.set_up(bridge)?;
         match members.iter().find(|member| links.by_name(member).is_none()) {
             Some(missing) => Err(ApplyError::NoSuchInterface(missing.clone())),
             None => Ok(()),

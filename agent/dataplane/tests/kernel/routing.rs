@@ -73,8 +73,10 @@ fn links_are_made_kept_and_removed() -> Result<()> {
             sh(&format!("nsenter -t {} -n ip link show pr1", sleeper.id()))?.contains("02:00:5e:10:00:01")
         );
 
-        // Members follow the plan; probes stay.
+        // Members follow the plan; probes and the bridge's address stay.
+        let address = mac("z-affairs")?;
         apply(&mut linux, [Change::LinkUp(bridge(&["x1"]))])?;
+        ensure!(mac("z-affairs")? == address, "clients would lose their gateway");
         ensure!(linux.observe(&[])?.links.iter().any(|link| link.kind == bridge(&["x1"]).kind));
         ensure!(linux.observe(&[])?.links.iter().any(|link| link.name == interface("pn1")));
         for name in ["pn1", "z-affairs", "z-affairs", "foreign", "p1"] {
@@ -102,6 +104,12 @@ fn a_missing_interface_is_named() -> Result<()> {
             let named = matches!(&refused, Err(ApplyError::NoSuchInterface(name)) if name.as_str() == "nope");
             ensure!(named, "{change:?}: {refused:?}");
         }
+        // The ports that are there serve on.
+        sh(PORTS)?;
+        ensure!(linux.apply(&ChangeSet { changes: vec![Change::LinkUp(bridge(&["nope", "p1"]))] }).is_err());
+        let seen = linux.observe(&[])?;
+        ensure!(seen.interfaces[&interface("z-affairs")] && seen.interfaces[&interface("p1")]);
+        ensure!(seen.links.iter().any(|link| link.kind == bridge(&["p1"]).kind), "{:?}", seen.links);
         Ok(())
     })
 }
