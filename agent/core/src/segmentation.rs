@@ -29,6 +29,8 @@ mod translate;
 
 use seimon_plan::{GroupId, INTERNET_GROUP};
 
+pub use explain::{Explanation, Outcome, Question, Target, explain, zone_of};
+
 use crate::network_plan::{CompileError, Ruleset, Terrain};
 use builder::Builder;
 

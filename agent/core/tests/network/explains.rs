@@ -1,0 +1,82 @@
+//! `explain` says what the kernel does.
+
+use seimon_core::network_plan::PathChoice;
+use seimon_core::network_plan::{Allocation, Generation, compile, real_elements};
+use seimon_core::segmentation::{Explanation, Outcome, Question, Target, explain, zone_of};
+use seimon_plan::{PathId, Protocol, ZoneId};
+
+use crate::common;
+
+fn ask(from: &str, to: &str, port: Option<u16>) -> Explanation {
+    let plan = common::town();
+    let mut net = common::compiled(&plan);
+    let zone = ZoneId::new("affairs").unwrap();
+    let closed = PathId::new("closed").unwrap();
+    let real = real_elements(
+        &net.allocation,
+        &zone,
+        "affairs.school.example",
+        &closed,
+        Some([10, 50, 0, 80].into()),
+        None,
+    );
+    for element in real {
+        net.ruleset
+            .maps
+            .get_mut(&element.container)
+            .unwrap()
+            .elements
+            .insert(element.key, element.value.unwrap());
+    }
+    let to = to.parse().map_or_else(|_| Target::Name(to.to_owned()), Target::Address);
+    let from = ZoneId::new(from).unwrap();
+    explain(&plan, &net, &[], &Question { from, client: None, to, protocol: Protocol::Tcp, port })
+}
+
+#[test]
+fn a_permitted_name_is_explained_with_permit_path_and_addresses() {
+    let answer = ask("affairs", "affairs.school.example", None);
+    assert_eq!(answer.outcome, Outcome::Leaves);
+    assert!(answer.rule.contains("校務支援システムの利用"), "{}", answer.rule);
+    assert_eq!(answer.path.unwrap().as_str(), "closed");
+    assert_eq!(answer.inside.len(), 2);
+    assert_eq!(answer.real, ["10.50.0.80".parse::<std::net::IpAddr>().unwrap()]);
+}
+
+#[test]
+fn the_table_of_zones_and_destinations_holds() {
+    for (from, to, port, outcome) in [
+        ("affairs", "affairs.school.example", Some(80), Outcome::Refused),
+        ("affairs", "www.example.org", None, Outcome::Refused),
+        ("affairs", "8.8.8.8", None, Outcome::Refused),
+        ("affairs", "10.50.3.4", Some(8080), Outcome::Leaves),
+        ("affairs", "10.20.3.10", Some(9100), Outcome::Local),
+        ("affairs", "10.20.3.10", Some(443), Outcome::Refused),
+        ("affairs", "10.20.2.10", None, Outcome::Refused),
+        ("learning", "www.example.org", None, Outcome::Leaves),
+        ("learning", "8.8.8.8", None, Outcome::Leaves),
+        ("learning", "2001:db8:50::80", None, Outcome::Refused),
+        ("learning", "10.50.3.4", None, Outcome::Refused),
+        ("learning", "10.20.1.10", None, Outcome::Refused),
+        ("learning", "192.0.2.1", None, Outcome::Refused),
+        ("printers", "8.8.8.8", None, Outcome::Refused),
+        ("printers", "10.20.1.10", None, Outcome::Refused),
+    ] {
+        assert_eq!(ask(from, to, port).outcome, outcome, "{from} → {to} {port:?}");
+    }
+}
+
+#[test]
+fn a_blocked_group_says_so() {
+    let plan = common::town();
+    let allocation = Allocation::default().extend(&plan).unwrap();
+    let mut choice = common::first_choice(&plan);
+    choice.values_mut().for_each(|c| *c = PathChoice::Blocked("both lines are down".into()));
+    let net = compile(&plan, &allocation, &choice, None, Generation(1)).unwrap();
+    let from = zone_of(&plan, "10.20.1.10".parse().unwrap()).unwrap();
+    let to = Target::Name("affairs.school.example".into());
+    let answer =
+        explain(&plan, &net, &[], &Question { from, client: None, to, protocol: Protocol::Tcp, port: None });
+    assert_eq!((answer.outcome, answer.path), (Outcome::Refused, None));
+    assert!(answer.why.iter().any(|sentence| sentence.en.contains("blocked")));
+}
