@@ -164,8 +164,9 @@ mod tests {
 
     #[test]
     fn hosts_that_would_get_in_each_others_way_are_refused() {
+        type Change = fn(&mut Host);
         assert!(validate(&[host(1), host(2)]).is_ok());
-        let changes: [(&str, fn(&mut Host)); 5] = [
+        let changes: [(&str, Change); 5] = [
             ("interface", |host| host.interface = self::host(1).interface),
             ("MAC", |host| host.mac = self::host(1).mac),
             ("10.1.0.1", |host| host.ipv4 = self::host(1).ipv4),
