@@ -1,6 +1,7 @@
 //! From a site plan to the network plan, its text, and what nft says of it.
 
 mod common;
+mod converges;
 mod explains;
 mod golden;
 mod nft;
