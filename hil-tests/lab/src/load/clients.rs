@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::browser::{Browser, Failure, Host, Reply, Target, failure, limited};
 use super::recorder::{Count, Recorder};
+use super::shift::Shift;
 use super::spec::{Kind, LoadSpec};
 use crate::servers::http::{Reader, hex, pacing, pattern, pattern_checksum};
 use crate::wire::Random;
@@ -17,6 +18,8 @@ use crate::wire::Random;
 pub(super) struct Client {
     pub(super) number: u32,
     pub(super) spec: Arc<LoadSpec>,
+    /// None: never rests (sessions have hours of their own).
+    pub(super) shift: Option<Shift>,
     pub(super) target: Target,
     pub(super) browser: Browser,
     pub(super) recorder: Arc<Recorder>,
@@ -61,6 +64,21 @@ impl Client {
             () = tokio::time::sleep(time) => Ok(()),
             _ = self.stop.changed() => Err(Stopped),
         }
+    }
+
+    /// Whether it is this client's time to be quiet.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.shift.is_some_and(|shift| shift.quiet(Instant::now()).is_some())
+    }
+
+    /// Is quiet for as long as its hours say.
+    pub(super) async fn keep_quiet(&mut self) -> Result<(), Stopped> {
+        while let Some(time) = self.shift.and_then(|shift| shift.quiet(Instant::now())) {
+            self.recorder.rests(self.number);
+            self.rest(time).await?;
+        }
+        self.recorder.wants(self.number);
+        Ok(())
     }
 
     /// Waits for the beginning of the next turn, counted from when the last was due; late turns are not made up for.
@@ -187,6 +205,10 @@ impl Client {
         let target = self.target.clone();
         let mut due = Instant::now();
         loop {
+            if self.is_quiet() {
+                self.keep_quiet().await?;
+                due = Instant::now();
+            }
             match self.spec.kind {
                 Kind::Connect => self.connect_once(&target).await,
                 Kind::Dns => self.ask_once(&target.name()).await,
@@ -260,7 +282,14 @@ impl Client {
                 }
                 Err(error) => self.failed(&error),
             }
-            self.turn(&mut due).await?;
+            if let Some(pause) = self.spec.pause.filter(|pause| !pause.is_zero()) {
+                self.recorder.rests(self.number);
+                self.rest(pause).await?;
+                self.recorder.wants(self.number);
+                due = Instant::now();
+            } else {
+                self.turn(&mut due).await?;
+            }
         }
     }
 

@@ -142,7 +142,9 @@ impl Client {
     }
 
     pub(super) async fn flows(&mut self) -> Result<std::convert::Infallible, Stopped> {
-        let rate = f64::from(self.spec.rate.unwrap_or(100).max(1)) / f64::from(self.spec.count.max(1));
+        // Those who work keep up the whole load's rate.
+        let working = f64::from(self.spec.count.max(1)) * self.shift.map_or(1.0, |shift| shift.share());
+        let rate = f64::from(self.spec.rate.unwrap_or(100).max(1)) / working;
         let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
         tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let per_flow = self.spec.packets.unwrap_or(10);
@@ -154,6 +156,10 @@ impl Client {
         packet[DRILL_NAME..DRILL_NAME + name.len()].copy_from_slice(name);
         let (mut number, mut room) = (0u64, [0; 2048]);
         loop {
+            if self.is_quiet() {
+                self.keep_quiet().await?;
+                tick.reset();
+            }
             let mut flow = match self.flow(Socket::Udp).await {
                 Ok(flow) => flow,
                 Err(error) => {
@@ -175,7 +181,7 @@ impl Client {
                         flow.send(number, &packet).await;
                         flow.miss(Missing::Late);
                         sent += 1;
-                        if per_flow != 0 && sent >= per_flow {
+                        if (per_flow != 0 && sent >= per_flow) || self.is_quiet() {
                             break false;
                         }
                     }

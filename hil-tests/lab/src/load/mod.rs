@@ -4,6 +4,7 @@ mod browser;
 mod clients;
 mod datagrams;
 mod recorder;
+mod shift;
 pub mod spec;
 mod stub;
 
@@ -19,6 +20,7 @@ use tokio::task::JoinHandle;
 use browser::{Browser, Target};
 use clients::Client;
 use recorder::Recorder;
+use shift::Shift;
 use spec::{Kind, LoadSpec, SERVICES};
 
 use crate::capture::{bucket_of, lock};
@@ -61,10 +63,17 @@ impl Load {
         let mut random = Random::new(seed ^ spec.id.bytes().fold(7, |sum, b| sum * 31 + u64::from(b)));
         let mut tasks = Vec::new();
         for number in 0..spec.count {
-            let device = devices[number as usize % devices.len()].clone();
+            // Transfers take the zone's last devices: a device that is never quiet would keep the others' groups.
+            let index = number as usize % devices.len();
+            let index = match spec.kind {
+                Kind::Download | Kind::Upload => devices.len() - 1 - index,
+                Kind::Session | Kind::Request | Kind::Udp | Kind::Connect | Kind::Dns | Kind::Ping => index,
+            };
+            let device = devices[index].clone();
             let client = Client {
                 number,
                 spec: Arc::clone(&spec),
+                shift: Shift::new(&spec, index, start),
                 target: target.clone(),
                 browser: Browser {
                     device,

@@ -78,6 +78,14 @@ impl Inner {
         &mut self.cells[index]
     }
 
+    /// Ends the wait of a client that wants service and begins the next; one that rests goes on resting.
+    fn served(&mut self, client: u32, now: Duration) {
+        if let Some(since) = self.waiting.get_mut(&client) {
+            let since = std::mem::replace(since, now);
+            self.close_gap(since, now);
+        }
+    }
+
     fn close_gap(&mut self, since: Duration, now: Duration) {
         let gap = now.saturating_sub(since);
         let cell = self.cell(now);
@@ -126,9 +134,7 @@ impl Recorder {
     pub(crate) fn ok(&self, client: u32, took: Duration) {
         let now = self.now();
         let mut inner = lock(&self.inner);
-        if let Some(since) = inner.waiting.insert(client, now) {
-            inner.close_gap(since, now);
-        }
+        inner.served(client, now);
         let cell = inner.cell(now);
         cell.ok += 1;
         cell.latencies.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
@@ -138,9 +144,7 @@ impl Recorder {
     pub(crate) fn progress(&self, client: u32, bytes: u64) {
         let now = self.now();
         let mut inner = lock(&self.inner);
-        if let Some(since) = inner.waiting.insert(client, now) {
-            inner.close_gap(since, now);
-        }
+        inner.served(client, now);
         inner.cell(now).bytes += bytes;
     }
 
@@ -248,6 +252,15 @@ mod tests {
         recorder.rests(1);
         assert!(gap(5, 30) > 5900.0, "the gap that ended is still seen");
         assert!(gap(20, 30) < 1.0);
+    }
+
+    #[test]
+    fn a_late_answer_does_not_wake_a_client_that_rests() {
+        let recorder = Recorder::new(Instant::now());
+        recorder.wants(1);
+        recorder.rests(1);
+        recorder.ok(1, Duration::from_millis(1));
+        assert!(lock(&recorder.inner).waiting.is_empty());
     }
 
     #[test]

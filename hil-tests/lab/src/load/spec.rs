@@ -29,7 +29,8 @@ pub struct LoadSpec {
     /// Zone of the clients: `affairs`, `learning` or `printers`.
     pub zone: String,
     pub kind: Kind,
-    /// Clients at the same time; client n uses the zone's device n modulo its devices.
+    /// Clients at the same time; client n uses the zone's device n modulo its devices (download, upload: counted from
+    /// the last device).
     #[serde(default = "one")]
     pub count: u32,
     /// Name of a service of the town: see [`SERVICES`].
@@ -173,8 +174,18 @@ pub const KINDS: &[KindInfo] = &[
                   session's cookie, logs out, is quiet, logs in again",
         keys: &[
             EVERY,
-            key("life", "duration", "20s", "how long a log-in lasts, give or take a fifth; the first is cut short at random"),
-            key("pause", "duration", "6s", "quiet time between log-out and next log-in, give or take a tenth"),
+            key(
+                "life",
+                "duration",
+                "20s",
+                "how long a log-in lasts, give or take a fifth; the first is cut short at random",
+            ),
+            key(
+                "pause",
+                "duration",
+                "6s",
+                "quiet time between log-out and next log-in, give or take a tenth",
+            ),
             TIMEOUT,
         ],
     },
