@@ -103,7 +103,7 @@ impl Allocation {
             if self.inside.contains_key(key) {
                 continue;
             }
-            let pair = match space.from_bottom() {
+            let pair = match space.take_lowest() {
                 Some(pair) => pair,
                 None => take_retired(&mut self.inside, &wanted.inside).ok_or_else(|| space.too_small())?,
             };
@@ -113,7 +113,7 @@ impl Allocation {
             if self.path_sources.contains_key(path) {
                 continue;
             }
-            let pair = match space.from_top() {
+            let pair = match space.take_highest() {
                 Some(pair) => pair,
                 None => {
                     take_retired(&mut self.path_sources, &wanted.paths).ok_or_else(|| space.too_small())?
@@ -125,7 +125,7 @@ impl Allocation {
             if self.probes.contains_key(key) {
                 continue;
             }
-            let host = match space.from_top() {
+            let host = match space.take_highest() {
                 Some((ipv4, ipv6)) => ProbeHost::at(ipv4, ipv6, space.offset(ipv4))?,
                 None => take_retired(&mut self.probes, &wanted.probes).ok_or_else(|| space.too_small())?,
             };
@@ -217,14 +217,14 @@ impl<'a> Space<'a> {
         (Ipv4Addr::from(ipv4), Ipv6Addr::from(ipv6))
     }
 
-    fn from_bottom(&mut self) -> Option<(Ipv4Addr, Ipv6Addr)> {
+    fn take_lowest(&mut self) -> Option<(Ipv4Addr, Ipv6Addr)> {
         let offset = (self.bottom..=self.top).find(|offset| !self.taken.contains(offset))?;
         self.taken.insert(offset);
         self.bottom = offset + 1;
         Some(self.pair(offset))
     }
 
-    fn from_top(&mut self) -> Option<(Ipv4Addr, Ipv6Addr)> {
+    fn take_highest(&mut self) -> Option<(Ipv4Addr, Ipv6Addr)> {
         let offset = (self.bottom..=self.top).rev().find(|offset| !self.taken.contains(offset))?;
         self.taken.insert(offset);
         self.top = offset.saturating_sub(1);

@@ -1,5 +1,7 @@
 //! From a site plan to the network plan, its text, and what nft says of it.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
 mod common;
 mod converges;
 mod explains;
