@@ -3,12 +3,14 @@
 //! Everything happens on one thread. [`Agent::turn`] does what is due now; [`run`] waits for the next reason to turn.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use rustix::fs::{FlockOperation, flock};
 use seimon_board::{Board, Instant};
 use seimon_core::health::{Health, HealthConfig};
 use seimon_core::migration::{BootId, Checkpoint, Config, Machine, Mechanisms, ZoneGroup};
@@ -85,11 +87,14 @@ pub(crate) struct Agent {
 pub(crate) async fn run(args: cli::Run) -> Result<()> {
     std::fs::create_dir_all(&args.state_dir).with_context(|| format!("{}", args.state_dir.display()))?;
     std::fs::create_dir_all(&args.runtime_dir).with_context(|| format!("{}", args.runtime_dir.display()))?;
-    let control_socket = control::listen(&args.runtime_dir.join("control.sock"));
+    // Before anything is touched that another agent may be using.
+    let _alone = alone(&args.runtime_dir)?;
+    close_unless_continuing(&mut Linux::open()?)?;
     let mut agent = Agent::new(&args)?;
+    let control_socket = control::listen(&args.runtime_dir.join("control.sock"))?;
     let (requests, mut incoming) = mpsc::channel(16);
     let (metrics_requests, mut metrics) = mpsc::channel(4);
-    tokio::task::spawn_local(control::serve(control_socket?, requests, agent.events.feed()));
+    tokio::task::spawn_local(control::serve(control_socket, requests, agent.events.feed()));
     let metrics_socket = control::listen(&args.runtime_dir.join("metrics.sock"))?;
     tokio::task::spawn_local(control::serve_metrics(metrics_socket, metrics_requests));
     let mut watch = register(agent.network.dataplane().watch()?)?;
@@ -165,7 +170,7 @@ impl Agent {
             sabotage.clone(),
         )?;
         network.adopt()?;
-        let health = Health::new(HealthConfig::from_plan(&loaded.plan, seed(&loaded.plan)), now.mono);
+        let health = Health::new(health_config(&loaded.plan, &sabotage), now.mono);
         let executable = std::env::current_exe().context("own path")?;
         let mut agent = Self {
             board,
@@ -354,17 +359,48 @@ fn register(watch: Watch) -> Result<AsyncFd<Watch>> {
     registered.map_err(std::io::Error::from).context("the kernel's notifications")
 }
 
-/// Closes forwarding and keeps everything else. Where our table is missing, forwarding itself is switched off.
+/// One agent for a runtime directory, as long as the file is open.
+fn alone(runtime_dir: &Path) -> Result<File> {
+    let path = runtime_dir.join("agent.lock");
+    let file = File::options().create(true).append(true).open(&path);
+    let file = file.with_context(|| format!("{}", path.display()))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            anyhow::bail!("an agent is already running here: {} is in use", path.display())
+        }
+        Err(error) => Err(error).with_context(|| format!("{} cannot be locked", path.display())),
+    }
+}
+
+/// At the first start the gate is shut before so much as the plan is read. After a crash there is a table of ours, which
+/// goes on doing what was last verified.
+fn close_unless_continuing(dataplane: &mut Linux) -> Result<()> {
+    if dataplane.observe(&[])?.table.is_none() { switch_forwarding_off(dataplane) } else { Ok(()) }
+}
+
+/// Closes forwarding and keeps everything else. Where our table is missing, or cannot be asked for, forwarding itself is
+/// switched off.
 pub(crate) fn lockdown(dataplane: &mut Linux) -> Result<()> {
-    let observed = dataplane.observe(&[])?;
-    let changes = if observed.table.is_some() {
-        vec![Change::Nft { script: seimon_core::network_plan::lockdown() }]
-    } else {
-        ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"]
-            .into_iter()
-            .map(|path| Change::SysctlSet(Sysctl { path: path.to_owned(), value: "0".to_owned() }))
-            .collect()
+    let closed = match dataplane.observe(&[]) {
+        Ok(observed) if observed.table.is_some() => {
+            let script = seimon_core::network_plan::lockdown();
+            dataplane.apply(&ChangeSet { changes: vec![Change::Nft { script }] })
+        }
+        Ok(_) => return switch_forwarding_off(dataplane),
+        Err(error) => Err(error.into()),
     };
+    closed.or_else(|error| {
+        tracing::warn!(%error, "forwarding is closed as a whole");
+        switch_forwarding_off(dataplane)
+    })
+}
+
+fn switch_forwarding_off(dataplane: &mut Linux) -> Result<()> {
+    let changes = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"]
+        .into_iter()
+        .map(|path| Change::SysctlSet(Sysctl { path: path.to_owned(), value: "0".to_owned() }))
+        .collect();
     dataplane.apply(&ChangeSet { changes }).context("forwarding could not be closed")
 }
 
@@ -415,8 +451,17 @@ pub(crate) fn restore_machines(
     (machines, choices, happenings)
 }
 
+/// What the plan asks to be examined.
+pub(crate) fn health_config(plan: &ValidSitePlan, sabotage: &Sabotage) -> HealthConfig {
+    let mut config = HealthConfig::from_plan(plan, seed(plan));
+    if sabotage.off("liveness") {
+        config.thresholds.down_lost = u32::MAX;
+    }
+    config
+}
+
 /// Different for each site, so that thousands of sites do not ask at the same instant.
-pub(crate) fn seed(plan: &ValidSitePlan) -> u64 {
+fn seed(plan: &ValidSitePlan) -> u64 {
     crate::store::digest(plan.site.id.as_str().as_bytes())
 }
 

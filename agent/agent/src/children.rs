@@ -66,10 +66,6 @@ impl Supervised {
         self.running.is_some()
     }
 
-    pub(crate) fn pid(&self) -> Option<u32> {
-        self.running.as_ref().map(|running| running.child.id())
-    }
-
     pub(crate) fn starts(&self) -> u64 {
         self.starts
     }

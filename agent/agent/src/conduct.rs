@@ -5,7 +5,7 @@ use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
-use seimon_core::health::{Health, HealthEvent, Liveness};
+use seimon_core::health::{HealthEvent, Liveness};
 use seimon_core::migration::{Action, ClockTrust, Command, Event, Notice, View, WindowState, ZoneGroup};
 use seimon_core::network_plan::{FlowKill, PathChoice, PathIndex, ZoneGroupIndex};
 use seimon_core::status;
@@ -115,9 +115,6 @@ impl Agent {
     fn take(&mut self, finished: Finished, now: Reading) {
         match finished {
             Finished::Echo { path, seq, outcome } => {
-                if self.sabotage.off("liveness") && outcome == seimon_core::health::EchoOutcome::Lost {
-                    return;
-                }
                 self.health.handle_echo(&path, seq, outcome, now.mono);
             }
             Finished::Check { target, outcome } => {
@@ -254,9 +251,7 @@ impl Agent {
             for finished in self.probing.expire(now.mono) {
                 self.take(finished, now);
             }
-            if !self.sabotage.off("liveness") || self.health.poll_timeout().is_some_and(|at| at <= now.mono) {
-                self.health.handle_timeout(now.mono);
-            }
+            self.health.handle_timeout(now.mono);
             while let Some(action) = self.health.poll_action() {
                 let ground = Ground {
                     plan: self.network.plan(),
@@ -582,10 +577,4 @@ fn child_environment() -> Vec<(String, String)> {
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
         .collect()
-}
-
-/// Used where a changed plan makes health anew.
-pub(crate) fn reconfigure_health(health: &mut Health, plan: &ValidSitePlan, now: Reading) {
-    let config = seimon_core::health::HealthConfig::from_plan(plan, crate::agent::seed(plan));
-    health.reconfigure(config, now.mono);
 }

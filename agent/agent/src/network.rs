@@ -102,10 +102,6 @@ impl Network {
         &self.compiled
     }
 
-    pub(crate) fn bindings(&self) -> &Bindings {
-        &self.bindings
-    }
-
     pub(crate) fn generation(&self) -> Generation {
         self.compiled.generation
     }

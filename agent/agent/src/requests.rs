@@ -1,19 +1,22 @@
 //! What the control socket's requests mean.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use seimon_board::MacAddress;
 use seimon_core::health::Liveness;
 use seimon_core::migration::{self, State};
+use seimon_core::network_plan::bridge_name;
+use seimon_core::segmentation::{Outcome, Question, Target, explain, zone_of};
 use seimon_core::status::{self, Colour, Sentence};
 use seimon_ipc::control::{
-    Bilingual, Command, DataplaneStatus, GroupStatus, Light, MigrateAction, PathStatus, Response,
-    ServiceStatus, Status, VERSION,
+    Bilingual, Command, DataplaneStatus, Explanation, GroupStatus, Light, MigrateAction, PathStatus,
+    Response, ServiceStatus, Status, VERSION,
 };
-use seimon_plan::{GroupId, ZoneId};
+use seimon_plan::{GroupId, Protocol, ZoneId};
 
-use crate::agent::{Agent, restore_machines};
+use crate::agent::{Agent, health_config, restore_machines};
 use crate::clock::Reading;
-use crate::conduct::reconfigure_health;
 use crate::metrics::{self, Counters};
 use crate::network::Choices;
 use crate::plans::{self, LoadedPlan};
@@ -118,7 +121,7 @@ impl Agent {
         }
         self.loaded = loaded;
         self.machines = machines;
-        reconfigure_health(&mut self.health, &self.loaded.plan, now);
+        self.health.reconfigure(health_config(&self.loaded.plan, &self.sabotage), now.mono);
         self.restart_children(now);
         self.remember_plan();
         let generation = self.network.generation().0;
@@ -303,11 +306,97 @@ impl Agent {
         all
     }
 
-    fn explain(&self, from: &str, to: &str, now: Reading) -> Response {
-        // TEMPX
-        let _ = (from, to, now);
-        refused("soon".to_owned())
+    fn explain(&mut self, from: &str, to: &str, now: Reading) -> Response {
+        let Ok(source) = from.parse::<IpAddr>() else {
+            return refused(format!(
+                "`{from}` is not an address: give the host's IPv4 or IPv6 address in the school, as in 10.20.1.100"
+            ));
+        };
+        let plan = self.network.plan().in_force_at(now.wall);
+        let Some(zone) = zone_of(&plan, source) else {
+            return refused(format!(
+                "{source} is in none of the plan's zones, so nothing of it is forwarded"
+            ));
+        };
+        let question = match question(&zone, to) {
+            Ok(question) => question,
+            Err(reason) => return refused(reason),
+        };
+        let client = self.client(&zone, source);
+        let affinity = match self.network.refresh_affinity() {
+            Ok(affinity) => affinity.to_vec(),
+            Err(error) => return refused(format!("{error:#}")),
+        };
+        let told = explain(&plan, self.network.compiled(), &affinity, &Question { client, ..question });
+        let egress = told
+            .path
+            .as_ref()
+            .map(|path| self.health.egress(path, now.mono).into_iter().collect())
+            .unwrap_or_default();
+        let mut why: Vec<Bilingual> = told.why.into_iter().map(bilingual).collect();
+        if let Some(group) = &told.group {
+            let zone_group = migration::ZoneGroup { zone: zone.clone(), group: group.clone() };
+            if let Some(machine) = self.machines.get(&zone_group) {
+                why.push(bilingual(status::report(&zone_group, machine.state(), machine.home()).sentence));
+            }
+        }
+        Response::Explanation(Box::new(Explanation {
+            allowed: told.outcome != Outcome::Refused,
+            rule: told.rule,
+            zone: Some(zone),
+            service: told.service,
+            group: told.group,
+            path: told.path,
+            inside: told.inside,
+            real: told.real,
+            egress,
+            why,
+        }))
     }
+
+    /// The host's MAC address, if the gateway has heard from it lately: what it has learnt goes by that.
+    fn client(&mut self, zone: &ZoneId, source: IpAddr) -> Option<MacAddress> {
+        let bridge = bridge_name(zone).ok()?;
+        match self.network.neighbours(&bridge) {
+            Ok(neighbours) => neighbours.get(&source).copied(),
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "neighbours");
+                None
+            }
+        }
+    }
+}
+
+/// `NAME`, `ADDRESS`, `NAME:PORT`, `ADDRESS:PORT`, `[V6]:PORT`, each with `/tcp` or `/udp` after it if need be.
+fn question(zone: &ZoneId, to: &str) -> Result<Question, String> {
+    let (rest, protocol) = match to.rsplit_once('/') {
+        None | Some((_, "tcp")) => (to.strip_suffix("/tcp").unwrap_or(to), Protocol::Tcp),
+        Some((rest, "udp")) => (rest, Protocol::Udp),
+        Some((_, other)) => return Err(format!("`{other}` is not a protocol: write tcp or udp")),
+    };
+    let (host, port) = if rest.parse::<IpAddr>().is_ok() {
+        (rest, None)
+    } else if let Ok(socket) = rest.parse::<SocketAddr>() {
+        return Ok(asked(zone, Target::Address(socket.ip()), protocol, Some(socket.port())));
+    } else {
+        match rest.rsplit_once(':') {
+            None => (rest, None),
+            Some((host, port)) => {
+                let port = port.parse().map_err(|_| format!("`{port}` is not a port: write 1 to 65535"))?;
+                (host, Some(port))
+            }
+        }
+    };
+    let target = match host.trim_matches(['[', ']']).parse() {
+        Ok(address) => Target::Address(address),
+        Err(_) if host.is_empty() => return Err("where to? Give a name or an address".to_owned()),
+        Err(_) => Target::Name(host.trim_end_matches('.').to_ascii_lowercase()),
+    };
+    Ok(asked(zone, target, protocol, port))
+}
+
+fn asked(zone: &ZoneId, to: Target, protocol: Protocol, port: Option<u16>) -> Question {
+    Question { from: zone.clone(), client: None, to, protocol, port }
 }
 
 fn both(text: String) -> Bilingual {
@@ -327,5 +416,30 @@ fn light(colour: Colour) -> Light {
         Colour::Green => Light::Green,
         Colour::Yellow => Light::Yellow,
         Colour::Red => Light::Red,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_read_in_every_form_that_people_write() {
+        let zone = ZoneId::new("affairs").unwrap();
+        let name = |n: &str| Target::Name(n.to_owned());
+        let address = |a: &str| Target::Address(a.parse().unwrap());
+        for (text, to, protocol, port) in [
+            ("Affairs.School.example.", name("affairs.school.example"), Protocol::Tcp, None),
+            ("affairs.school.example:8443", name("affairs.school.example"), Protocol::Tcp, Some(8443)),
+            ("drill.school.example:7000/udp", name("drill.school.example"), Protocol::Udp, Some(7000)),
+            ("10.50.0.10:445", address("10.50.0.10"), Protocol::Tcp, Some(445)),
+            ("2001:db8::7", address("2001:db8::7"), Protocol::Tcp, None),
+            ("[2001:db8::7]:53/udp", address("2001:db8::7"), Protocol::Udp, Some(53)),
+        ] {
+            assert_eq!(question(&zone, text), Ok(asked(&zone, to, protocol, port)), "{text}");
+        }
+        for bad in ["", "name:port", "name:70000", "name/icmp"] {
+            assert!(question(&zone, bad).is_err(), "{bad}");
+        }
     }
 }
