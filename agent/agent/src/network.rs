@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use seimon_board::{Instant, InterfaceName, MacAddress};
 use seimon_core::network_plan::{
-    AffinityEntry, Allocation, Change, ChangeSet, Dataplane, Element, Flow, FlowKill, Generation, Link,
-    LinkKind, NetworkPlan, Observed, PathChoice, PathIndex, ZoneGroupIndex, compile, current_element, diff,
-    gateway_element, real_elements, verify,
+    AffinityEntry, Allocation, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, FlowKill, Generation,
+    Link, LinkKind, NetworkPlan, Observed, PathChoice, PathIndex, ZoneGroupIndex, compile, current_element,
+    diff, gateway_element, real_elements, verify,
 };
 use seimon_dataplane::Linux;
 use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId};
