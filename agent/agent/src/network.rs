@@ -162,9 +162,21 @@ impl Network {
         }
         let summary: Vec<String> = changes.changes.iter().map(describe).collect();
         tracing::info!(changes = summary.len(), "changing the network: {}", summary.join("; "));
-        self.dataplane.apply(&changes)?;
-        let affinity_gone =
+        let mut affinity_gone =
             observed.table.is_none() || summary.iter().any(|line| line.starts_with("whole table"));
+        match self.dataplane.apply(&changes) {
+            Ok(()) => {}
+            // What is there is not what the difference was made for: one whole table fits everything.
+            Err(ApplyError::NftRefused { message }) if observed.table.is_some() => {
+                tracing::warn!(message, "the difference was refused, the whole table is made anew");
+                let script = render_replacement(&self.compiled.ruleset);
+                self.dataplane.apply(&ChangeSet { changes: vec![Change::Nft { script }] })?;
+                affinity_gone = true;
+                let rest = diff(&self.observe()?, None, &self.compiled);
+                self.dataplane.apply(&rest)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
         if affinity_gone && !self.affinity.is_empty() {
             let restored = Change::Affinity { add: self.affinity.clone(), remove: Vec::new() };
             self.dataplane.apply(&ChangeSet { changes: vec![restored] })?;
@@ -204,6 +216,14 @@ impl Network {
             compile(&plan.in_force_at(wall), &allocation, &choices, Some(parent), Generation(parent.0 + 1))
                 .context("the plan cannot be made into a network")?;
         self.sabotage.maim(&mut compiled);
+        // Inside addresses outlive generations, and so does what is known of them.
+        for name in ["real4", "real6"] {
+            if let (Some(new), Some(old)) =
+                (compiled.ruleset.maps.get_mut(name), self.compiled.ruleset.maps.get(name))
+            {
+                new.elements.clone_from(&old.elements);
+            }
+        }
         self.plan = plan;
         self.allocation = allocation;
         self.choices = choices;
