@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::browser::{Browser, Failure, Host, Reply, Target, failure, limited};
 use super::recorder::{Count, Recorder};
-use super::shift::Shift;
+use super::shift::{Shift, spread};
 use super::spec::{Kind, LoadSpec};
 use crate::servers::http::{Reader, hex, pacing, pattern, pattern_checksum};
 use crate::wire::Random;
@@ -129,8 +129,15 @@ impl Client {
         let saas = self.target.clone();
         let life = self.spec.life.unwrap_or(Duration::from_secs(20));
         let pause = self.spec.pause.unwrap_or(Duration::from_secs(6));
-        // Sessions do not all end together: the first is cut short at random.
-        let mut this_life = life.mul_f64(0.1 + 0.9 * self.random.unit());
+        // A load finds people in the middle of their work or their pause, spread evenly: it is steady from the start.
+        let found = (life + pause).mul_f64(spread(self.number));
+        let mut this_life = life.saturating_sub(found);
+        if this_life.is_zero() {
+            self.recorder.rests(self.number);
+            self.rest((life + pause).saturating_sub(found)).await?;
+            self.recorder.wants(self.number);
+            this_life = life;
+        }
         let mut due = Instant::now();
         loop {
             let Some(cookie) = self.log_in(&idp, &saas).await else {

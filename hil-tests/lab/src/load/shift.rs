@@ -24,8 +24,7 @@ impl Shift {
         if pause.is_zero() || cycle.is_zero() {
             return None;
         }
-        const GOLDEN: f64 = 0.618_033_988_749_895;
-        let offset = cycle.mul_f64((device as f64 * GOLDEN).fract());
+        let offset = cycle.mul_f64(spread(u32::try_from(device).unwrap_or(0)));
         Some(Self { origin, life, cycle, offset })
     }
 
@@ -41,6 +40,12 @@ impl Shift {
     pub(super) fn share(&self) -> f64 {
         (self.life.as_secs_f64() / self.cycle.as_secs_f64()).max(0.01)
     }
+}
+
+/// A share from 0 to 1 for each number; any run of numbers is spread evenly (multiples of the golden ratio).
+pub(super) fn spread(number: u32) -> f64 {
+    const GOLDEN: f64 = 0.618_033_988_749_895;
+    (f64::from(number) * GOLDEN).fract()
 }
 
 #[cfg(test)]

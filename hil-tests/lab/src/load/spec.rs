@@ -178,7 +178,7 @@ pub const KINDS: &[KindInfo] = &[
                 "life",
                 "duration",
                 "20s",
-                "how long a log-in lasts, give or take a fifth; the first is cut short at random",
+                "how long a log-in lasts, give or take a fifth; the load begins with everybody somewhere in life or pause",
             ),
             key(
                 "pause",
