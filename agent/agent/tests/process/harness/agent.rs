@@ -55,9 +55,13 @@ impl Setup {
         }
     }
 
-    pub(crate) fn plan(mut self, plan: PathBuf) -> Self {
-        self.plan = plan;
+    pub(crate) fn board(mut self, board: PathBuf) -> Self {
+        self.board = board;
         self
+    }
+
+    pub(crate) fn board_file(&self) -> &Path {
+        &self.board
     }
 
     pub(crate) fn state(mut self, state: PathBuf) -> Self {
@@ -138,10 +142,6 @@ impl Agent {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
-    }
-
-    pub(crate) fn is_running(&mut self) -> Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
     }
 
     /// Waits for its end.

@@ -1,6 +1,6 @@
 //! What the gateway's kernel has, as text to compare.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::world::World;
 
@@ -18,19 +18,63 @@ pub(crate) fn table_exists(world: &World) -> bool {
 pub(crate) fn routing(world: &World) -> Result<String> {
     world.gw(
         "ip rule; ip -6 rule; \
-         (ip route show table all; ip -6 route show table all) | grep -v 'dev pr' | grep -v fe80 | grep -v ff00; \
-         ip -o address | grep -v ': pr' | grep -v fe80 | sed 's/^[0-9]*: //'",
+         (ip route show table all; ip -6 route show table all) | grep -v 'dev p[nf]-' | grep -v fe80 | grep -v ff00; \
+         ip -o address | grep -v ': p[nf]-' | grep -v fe80 | sed 's/^[0-9]*: //'",
     )
 }
 
-/// Everything of others that must stay as it is.
-pub(crate) fn foreign(world: &World) -> Result<String> {
-    let nft = world.gw("nft -s -a list table inet theirs; nft -s list table ip other")?;
-    let rest = world.gw(
-        "ip rule list pref 50; ip rule list pref 20000; ip route show table 4242; ip route show table main; \
-         ip -o address show dev theirs | sed 's/^[0-9]*: //'; cat /etc/resolv.conf",
-    )?;
-    Ok(nft + &rest)
+/// Our table without anything that changes while traffic flows or that a new table would number anew.
+pub(crate) fn rules(world: &World) -> Result<String> {
+    world.gw("nft -s -t list table inet seimon")
+}
+
+/// Things of others in the gateway: tables, marks, an interface, a rule, a route.
+pub(crate) fn move_in(world: &World) -> Result<()> {
+    world
+        .gw("nft -f - <<'END'
+table inet theirs {
+    set guests { type ipv4_addr; elements = { 192.0.2.77 } }
+    chain before { type filter hook prerouting priority -180; policy accept;
+        ct mark set ct mark | 0x40000000
+        meta mark set meta mark | 0x20000000
+    }
+    chain watching { type filter hook forward priority 10; policy accept;
+        ip saddr @guests drop
+        meta mark & 0x20000000 == 0x20000000 counter name marked
+    }
+    counter marked { }
+}
+table ip other {
+    chain out { type nat hook postrouting priority 120; policy accept; oifname theirs masquerade; }
+}
+END
+        ip link add theirs type veth peer name theirs-far
+        ip address add 172.20.0.1/24 dev theirs
+        ip link set theirs up; ip link set theirs-far up
+        ip rule add pref 50 from 172.20.0.5 lookup 4242
+        ip rule add pref 20000 fwmark 0x10000000/0x10000000 lookup 4242
+        ip -6 rule add pref 20000 fwmark 0x10000000/0x10000000 lookup 4242
+        ip route add 172.21.0.0/16 via 172.20.0.2 table 4242
+        ip route add 172.22.0.0/16 via 172.20.0.2")
+        .map(drop)
+}
+
+/// What [`move_in`] brought, as text.
+pub(crate) fn theirs(world: &World) -> Result<String> {
+    world.gw(
+        "nft -s -a list table inet theirs | sed 's/packets [0-9]* bytes [0-9]*//'; nft -s -a list table ip other
+         ip rule list pref 50; ip rule list pref 20000; ip -6 rule list pref 20000
+         ip route show table 4242; ip route show table main dev theirs
+         ip -o address show dev theirs; cat /etc/resolv.conf",
+    )
+}
+
+/// The counter of forwarded packets that still carry the others' mark.
+pub(crate) fn marked_by_others(world: &World) -> Result<u64> {
+    let text = world.gw("nft list counter inet theirs marked")?;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "packets").context("no counter")?;
+    Ok(words.get(at + 1).context("no count")?.parse()?)
 }
 
 pub(crate) fn forwarding(world: &World) -> Result<bool> {

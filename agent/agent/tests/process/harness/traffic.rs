@@ -108,9 +108,11 @@ impl Drop for Sender {
 
 /// The echo service on both lines, so that paths come up.
 pub(crate) fn echo_service() -> Result<()> {
-    for (node, address) in
-        [("carrier", "203.0.113.7:7007"), ("internet", "203.0.113.7:7007"), ("internet", "[2001:db8:113::7]:7007")]
-    {
+    for (node, address) in [
+        ("carrier", "203.0.113.7:7007"),
+        ("internet", "203.0.113.7:7007"),
+        ("internet", "[2001:db8:113::7]:7007"),
+    ] {
         let socket = inside(node, || Ok(UdpSocket::bind(address)?))?;
         std::thread::spawn(move || {
             let mut buffer = [0; 64];

@@ -68,6 +68,7 @@ pub(crate) fn in_world<F: FnOnce(&World) -> Result<()>>(body: F) -> Result<()> {
         .arg(std::env::current_exe()?)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(INSIDE, name)
+        .env("RUST_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -111,7 +112,11 @@ fn outer_command() -> Result<Command> {
     }
     let tried = Command::new("unshare")
         .args(&flags)
-        .args(["sh", "-ec", "nft list ruleset; ip -V >/dev/null; nsenter --version >/dev/null; mount -t tmpfs t /run"])
+        .args([
+            "sh",
+            "-ec",
+            "nft list ruleset; ip -V >/dev/null; nsenter --version >/dev/null; mount -t tmpfs t /run",
+        ])
         .stdin(Stdio::null())
         .output()
         .context("unshare")?;
