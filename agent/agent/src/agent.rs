@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use rustix::fs::{FlockOperation, flock};
-use seimon_board::{Board, Instant};
+use seimon_board::{Board, Instant, InterfaceName};
 use seimon_core::health::{Health, HealthConfig};
 use seimon_core::migration::{BootId, Checkpoint, Config, Machine, Mechanisms, ZoneGroup};
 use seimon_core::network_plan::{Change, ChangeSet, Dataplane as _, Generation, PathChoice, Sysctl};
@@ -81,6 +81,8 @@ pub(crate) struct Agent {
     pub(crate) clock_floor_at: Instant,
     pub(crate) day: Option<Date>,
     pub(crate) announced: bool,
+    /// Uplinks that do not exist, as last told.
+    pub(crate) missing: Vec<InterfaceName>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -197,6 +199,7 @@ impl Agent {
             clock_floor_at: now.mono,
             day: None,
             announced: false,
+            missing: Vec::new(),
             loaded,
         };
         // Numbers are on disk before the kernel hears of them.
@@ -262,6 +265,7 @@ impl Agent {
                 let look_again =
                     if self.sabotage.off("reobserve") { Duration::from_secs(86_400) } else { LOOK_AGAIN };
                 self.converge_at = Some(now.mono + look_again);
+                self.tell_of_missing_lines(now);
                 if self.network.repairs() > repairs {
                     self.note(
                         "dataplane",
@@ -287,6 +291,33 @@ impl Agent {
                     now,
                 );
             }
+        }
+    }
+
+    fn tell_of_missing_lines(&mut self, now: Reading) {
+        if self.missing == self.network.missing() {
+            return;
+        }
+        self.missing = self.network.missing().to_vec();
+        let names: Vec<String> = self.missing.iter().map(ToString::to_string).collect();
+        if names.is_empty() {
+            self.note(
+                "dataplane",
+                "回線の差込口がすべて見つかりました。".to_owned(),
+                "every line's interface is there".to_owned(),
+                now,
+            );
+        } else {
+            let names = names.join(", ");
+            self.note(
+                "dataplane",
+                format!("回線の差込口 {names} が見つかりません。機器の故障か、名前の変更です。ほかの回線は使えます。"),
+                format!(
+                    "interface {names} does not exist; the other lines go on. Check the board file, and whether the \
+                     kernel renamed it"
+                ),
+                now,
+            );
         }
     }
 

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use seimon_board::{Instant, InterfaceName, MacAddress};
 use seimon_core::network_plan::{
     AffinityEntry, Allocation, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, FlowKill, Generation,
-    Link, LinkKind, NetworkPlan, Observed, PathChoice, PathIndex, ZoneGroupIndex, compile, current_element,
-    diff, gateway_element, real_elements, verify,
+    Link, LinkKind, NetworkPlan, Observed, PathChoice, PathIndex, RouteKind, ZoneGroupIndex, compile,
+    current_element, diff, gateway_element, real_elements, render_replacement, verify,
 };
 use seimon_dataplane::Linux;
 use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId};
@@ -38,6 +38,9 @@ pub(crate) struct Network {
     verified: Option<NetworkPlan>,
     verified_at: Option<Instant>,
     problems: Vec<String>,
+    missing: Vec<InterfaceName>,
+    /// Of every chain's rules, as the kernel read them back after our last change.
+    digests: BTreeMap<String, String>,
     /// Clients' affinity as last seen, to be put back if the table is lost.
     affinity: Vec<AffinityEntry>,
     repairs: u64,
@@ -80,6 +83,8 @@ impl Network {
             verified: None,
             verified_at: None,
             problems: Vec::new(),
+            missing: Vec::new(),
+            digests: BTreeMap::new(),
             affinity: Vec::new(),
             repairs: 0,
             sabotage,
@@ -112,6 +117,11 @@ impl Network {
 
     pub(crate) fn problems(&self) -> &[String] {
         &self.problems
+    }
+
+    /// What the kernel was last seen to have is what it should have, lines that do not exist aside.
+    pub(crate) fn is_verified(&self) -> bool {
+        self.verified_at.is_some() && self.problems.len() == self.missing.len()
     }
 
     pub(crate) fn verified_at(&self) -> Option<Instant> {
@@ -154,10 +164,15 @@ impl Network {
 
     fn try_converge(&mut self, now: Instant) -> Result<Convergence> {
         let observed = self.observe()?;
+        let wanted = self.possible(&observed);
         let table_was_lost = self.verified.is_some() && observed.table.is_none();
-        let changes = diff(&observed, self.verified.as_ref(), &self.compiled);
+        let mut changes = diff(&observed, self.verified.as_ref(), &wanted);
+        if self.was_edited(&observed, &wanted) {
+            let script = render_replacement(&wanted.ruleset);
+            changes.changes.insert(0, Change::Nft { script });
+        }
         if changes.changes.is_empty() {
-            self.settle(&observed, now)?;
+            self.settle(&observed, &wanted, now)?;
             return Ok(Convergence::InForce);
         }
         let summary: Vec<String> = changes.changes.iter().map(describe).collect();
@@ -169,10 +184,10 @@ impl Network {
             // What is there is not what the difference was made for: one whole table fits everything.
             Err(ApplyError::NftRefused { message }) if observed.table.is_some() => {
                 tracing::warn!(message, "the difference was refused, the whole table is made anew");
-                let script = render_replacement(&self.compiled.ruleset);
+                let script = render_replacement(&wanted.ruleset);
                 self.dataplane.apply(&ChangeSet { changes: vec![Change::Nft { script }] })?;
                 affinity_gone = true;
-                let rest = diff(&self.observe()?, None, &self.compiled);
+                let rest = diff(&self.observe()?, None, &wanted);
                 self.dataplane.apply(&rest)?;
             }
             Err(error) => return Err(error.into()),
@@ -183,23 +198,68 @@ impl Network {
         }
         if table_was_lost {
             self.repairs += 1;
-        } else if self.verified.as_ref().is_some_and(|verified| *verified == self.compiled) {
+        } else if self.verified.as_ref() == Some(&wanted) {
             // Same plan, and yet there was something to change: somebody else had changed it.
             self.repairs += 1;
         }
         let observed = self.observe()?;
-        self.settle(&observed, now)?;
+        self.digests = digests(&observed);
+        self.settle(&observed, &wanted, now)?;
         Ok(Convergence::Changed)
     }
 
-    fn settle(&mut self, observed: &Observed, now: Instant) -> Result<()> {
-        self.problems = verify(observed, &self.compiled).iter().map(ToString::to_string).collect();
-        if self.problems.is_empty() {
-            self.verified = Some(self.compiled.clone());
-            self.verified_at = Some(now);
-            return Ok(());
+    fn settle(&mut self, observed: &Observed, wanted: &NetworkPlan, now: Instant) -> Result<()> {
+        let differences: Vec<String> = verify(observed, wanted).iter().map(ToString::to_string).collect();
+        if !differences.is_empty() {
+            self.problems.clone_from(&differences);
+            anyhow::bail!("the kernel does not show what was set: {}", differences.join("; "))
         }
-        anyhow::bail!("the kernel does not show what was set: {}", self.problems.join("; "))
+        self.problems =
+            self.missing.iter().map(|name| ApplyError::NoSuchInterface(name.clone()).to_string()).collect();
+        if self.digests.is_empty() {
+            self.digests = digests(observed);
+        }
+        self.verified = Some(wanted.clone());
+        self.verified_at = Some(now);
+        Ok(())
+    }
+
+    /// Somebody changed a rule of ours and left its tag on.
+    fn was_edited(&self, observed: &Observed, wanted: &NetworkPlan) -> bool {
+        let same_rules = self.verified.as_ref().is_some_and(|v| v.ruleset.chains == wanted.ruleset.chains);
+        same_rules
+            && observed.table.is_some()
+            && !self.digests.is_empty()
+            && self.digests != digests(observed)
+    }
+
+    /// The plan without lines whose interface is not there: the other lines are not to suffer for it. The kernel tells when
+    /// it comes.
+    fn possible(&mut self, observed: &Observed) -> NetworkPlan {
+        let there = |name: &InterfaceName| observed.interfaces.contains_key(name);
+        let mut plan = self.compiled.clone();
+        self.missing = plan
+            .links
+            .iter()
+            .filter(|link| matches!(link.kind, LinkKind::Uplink) && !there(&link.name))
+            .map(|link| link.name.clone())
+            .collect();
+        let lost = |name: &InterfaceName| self.missing.contains(name);
+        plan.links.retain(|link| !lost(&link.name));
+        plan.addresses.retain(|address| !lost(&address.interface));
+        plan.routes.retain(|route| match &route.kind {
+            RouteKind::Onlink { interface, .. } | RouteKind::Via { interface, .. } => !lost(interface),
+            RouteKind::Prohibit => true,
+        });
+        plan.sysctls.retain(|sysctl| {
+            !self.missing.iter().any(|name| sysctl.path.contains(&format!("/conf/{name}/")))
+        });
+        plan
+    }
+
+    /// Uplinks of the plan that do not exist.
+    pub(crate) fn missing(&self) -> &[InterfaceName] {
+        &self.missing
     }
 
     /// Compiles another plan; the kernel is changed by the next [`Self::converge`]. On an error nothing has changed.
@@ -492,6 +552,11 @@ impl Network {
 
 fn first_gateway_path(plan: &ValidSitePlan) -> Result<PathId> {
     plan.gateway.paths.first().cloned().context("the plan gives the gateway's own traffic no path")
+}
+
+fn digests(observed: &Observed) -> BTreeMap<String, String> {
+    let Some(table) = &observed.table else { return BTreeMap::new() };
+    table.chains.iter().map(|(name, chain)| (name.clone(), chain.digest.clone())).collect()
 }
 
 /// A change in words, for logs and `plan diff`.

@@ -184,7 +184,7 @@ impl Agent {
     fn status(&self, now: Reading) -> Status {
         let groups: Vec<GroupStatus> = self.machines.keys().map(|zg| self.group_status(zg, now)).collect();
         let dataplane = DataplaneStatus {
-            verified: self.network.problems().is_empty() && self.network.verified_at().is_some(),
+            verified: self.network.is_verified(),
             verified_ms_ago: self
                 .network
                 .verified_at()
@@ -193,6 +193,9 @@ impl Agent {
             problems: self.network.problems().to_vec(),
         };
         let mut overall = groups.iter().map(|group| group.light).max().unwrap_or(Light::Green);
+        if !dataplane.problems.is_empty() {
+            overall = overall.max(Light::Yellow);
+        }
         if !dataplane.verified {
             overall = Light::Red;
         }
