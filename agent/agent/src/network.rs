@@ -176,7 +176,13 @@ impl Network {
             return Ok(Convergence::InForce);
         }
         let summary: Vec<String> = changes.changes.iter().map(describe).collect();
-        tracing::info!(changes = summary.len(), "changing the network: {}", summary.join("; "));
+        let rest = if summary.len() > 4 { ", …" } else { "" };
+        tracing::info!(
+            changes = summary.len(),
+            "changing the network: {}{rest}",
+            summary[..summary.len().min(4)].join("; ")
+        );
+        tracing::debug!("all changes: {}", summary.join("; "));
         let mut affinity_gone =
             observed.table.is_none() || summary.iter().any(|line| line.starts_with("whole table"));
         match self.dataplane.apply(&changes) {
