@@ -71,7 +71,7 @@ fn build(flavour: Flavour) -> Result<PathBuf> {
         gateway.args(["--package", package]);
     }
     if flavour == Flavour::Sabotage {
-        gateway.args(["--features", "seimon-agent/sabotage"]);
+        gateway.args(["--features", "seimon-agent/sabotage,seimon-resolver/sabotage"]);
         // Seen by nobody but a test: no link-time optimisation, so that it is there sooner.
         gateway.args(["--config", "profile.release.lto=false"]);
     }
