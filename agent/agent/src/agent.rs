@@ -81,6 +81,8 @@ pub(crate) struct Agent {
     pub(crate) clock_floor_at: Instant,
     pub(crate) day: Option<Date>,
     pub(crate) announced: bool,
+    /// What keeps the kernel from being as planned, as people were told.
+    pub(crate) trouble: Option<String>,
     /// Uplinks that do not exist, as last told.
     pub(crate) missing: Vec<InterfaceName>,
 }
@@ -199,6 +201,7 @@ impl Agent {
             clock_floor_at: now.mono,
             day: None,
             announced: false,
+            trouble: None,
             missing: Vec::new(),
             loaded,
         };
@@ -266,6 +269,14 @@ impl Agent {
                     if self.sabotage.off("reobserve") { Duration::from_secs(86_400) } else { LOOK_AGAIN };
                 self.converge_at = Some(now.mono + look_again);
                 self.tell_of_missing_lines(now);
+                if self.trouble.take().is_some() && self.announced {
+                    self.note(
+                        "dataplane",
+                        "通信の規則は再び計画どおりです。".to_owned(),
+                        "the network is as the plan says again".to_owned(),
+                        now,
+                    );
+                }
                 if self.network.repairs() > repairs {
                     self.note(
                         "dataplane",
@@ -284,12 +295,16 @@ impl Agent {
             Err(error) => {
                 self.converge_at = Some(now.mono + RETRY);
                 let text = format!("{error:#}");
-                self.note(
-                    "dataplane",
-                    format!("通信の規則を設定できません。自動でやり直します（{text}）"),
-                    format!("the network could not be set up, trying again: {text}"),
-                    now,
-                );
+                // Tried every second; said once.
+                if self.trouble.as_ref() != Some(&text) {
+                    self.note(
+                        "dataplane",
+                        format!("通信の規則を設定できません。自動でやり直します（{text}）"),
+                        format!("the network could not be set up, trying again: {text}"),
+                        now,
+                    );
+                    self.trouble = Some(text);
+                }
             }
         }
     }
@@ -338,14 +353,7 @@ impl Agent {
 
     /// The verified generation is what a restart begins with.
     pub(crate) fn remember_plan(&mut self) {
-        let plan = StoredPlan {
-            toml: self.loaded.toml.clone(),
-            file: self.loaded.file.clone(),
-            folder: self.loaded.folder.clone(),
-            generation: self.network.generation(),
-            command_line_digest: self.command_line_digest,
-        };
-        if let Err(error) = self.store.save_plan(plan) {
+        if let Err(error) = self.store.save_plan(self.to_remember(&self.loaded)) {
             let now = self.clock.now();
             let text = format!("{error:#}");
             self.note(
@@ -354,6 +362,17 @@ impl Agent {
                 format!("the plan could not be written to disk: {text}"),
                 now,
             );
+        }
+    }
+
+    /// A plan as the generation that the network has now.
+    pub(crate) fn to_remember(&self, loaded: &LoadedPlan) -> StoredPlan {
+        StoredPlan {
+            toml: loaded.toml.clone(),
+            file: loaded.file.clone(),
+            folder: loaded.folder.clone(),
+            generation: self.network.generation(),
+            command_line_digest: self.command_line_digest,
         }
     }
 

@@ -106,7 +106,9 @@ impl Agent {
             .network
             .adopt_plan(loaded.plan.clone(), choices, now.wall)
             .and_then(|()| self.store.save_allocation(self.network.allocation()))
-            .and_then(|()| self.network.converge(now.mono));
+            .and_then(|()| self.network.converge(now.mono))
+            // A plan that a restart would not find is not in force.
+            .and_then(|_| self.store.save_plan(self.to_remember(&loaded)));
         if let Err(error) = adopted {
             let text = format!("{error:#}");
             let back = self
@@ -123,7 +125,6 @@ impl Agent {
         self.machines = machines;
         self.health.reconfigure(health_config(&self.loaded.plan, &self.sabotage), now.mono);
         self.restart_children(now);
-        self.remember_plan();
         let generation = self.network.generation().0;
         let message = Bilingual {
             ja: format!("計画（第 {generation} 版）を適用しました。"),

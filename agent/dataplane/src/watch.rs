@@ -15,8 +15,8 @@ use seimon_core::network_plan::Ruleset;
 use crate::attributes::{Attribute, Attributes};
 use crate::ours::Ours;
 use crate::rt::{
-    RTM_DELLINK, RTM_DELROUTE, RTM_DELRULE, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, SeenLink, is_our_rule,
-    is_our_table, table_of,
+    RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_DELRULE, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWRULE, SeenLink,
+    is_our_address, is_our_rule, is_our_table, table_of,
 };
 use crate::socket::{Message, messages};
 
@@ -24,8 +24,20 @@ const NFNLGRP_NFTABLES: u32 = 7;
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV4_RULE: u32 = 8;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const RTNLGRP_IPV6_ROUTE: u32 = 11;
 const RTNLGRP_IPV6_RULE: u32 = 19;
+/// Forwarding was switched, among others.
+const RTNLGRP_IPV4_NETCONF: u32 = 24;
+const RTNLGRP_IPV6_NETCONF: u32 = 25;
+const RTM_NEWNETCONF: u16 = 80;
+/// Family and padding.
+const NETCONFMSG: usize = 4;
+const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_FORWARDING: u16 = 2;
+/// "Interface" of the switch for all of them.
+const NETCONFA_IFINDEX_ALL: u32 = u32::MAX;
 const NF_TABLES: u16 = 10;
 const NFT_MSG_NEWGEN: u16 = 15;
 const NFPROTO_INET: u8 = 1;
@@ -45,7 +57,8 @@ pub enum Event {
         process: u32,
         name: String,
     },
-    /// Somebody else changed, or an interface that went away took with it, routes in our tables or rules of ours.
+    /// Somebody else changed, or an interface that went away took with it, routes in our tables, rules or addresses of
+    /// ours; took a port out of its bridge; or switched forwarding off.
     RoutingChanged,
     LinkUp(InterfaceName),
     LinkDown(InterfaceName),
@@ -65,7 +78,7 @@ pub struct Watch {
     nf: Socket,
     rt: Socket,
     ours: Ours,
-    links: BTreeMap<u32, (InterfaceName, bool)>,
+    links: BTreeMap<u32, SeenLink>,
     /// The transaction being told about touches our table, and its author's socket is not one of ours.
     touched: bool,
 }
@@ -96,8 +109,17 @@ fn subscribe(protocol: isize, groups: &[u32]) -> io::Result<Socket> {
 impl Watch {
     pub(crate) fn open(ours: Ours) -> io::Result<Self> {
         let nf = subscribe(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])?;
-        let groups =
-            [RTNLGRP_LINK, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV6_RULE];
+        let groups = [
+            RTNLGRP_LINK,
+            RTNLGRP_IPV4_IFADDR,
+            RTNLGRP_IPV4_ROUTE,
+            RTNLGRP_IPV4_RULE,
+            RTNLGRP_IPV6_IFADDR,
+            RTNLGRP_IPV6_ROUTE,
+            RTNLGRP_IPV6_RULE,
+            RTNLGRP_IPV4_NETCONF,
+            RTNLGRP_IPV6_NETCONF,
+        ];
         let rt = subscribe(NETLINK_ROUTE, &groups)?;
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (number, socket) in [&nf, &rt].into_iter().enumerate() {
@@ -105,7 +127,7 @@ impl Watch {
         }
         let mut router = crate::rt::Router::open()?;
         let links = router.links().map_err(io::Error::other)?;
-        let links = links.iter().map(|link| (link.index, (link.name.clone(), link.up))).collect();
+        let links = links.iter().map(|link| (link.index, link.clone())).collect();
         Ok(Self { poll, nf, rt, ours, links, touched: false })
     }
 
@@ -176,6 +198,11 @@ impl Watch {
                     events.push(Event::RoutingChanged);
                 }
             }
+            RTM_DELADDR if is_our_address(message.payload) && !self.ours.has_port(message.port) => {
+                events.push(Event::RoutingChanged);
+            }
+            // Written to a file: there is no telling by whom. We only ever switch it off when we go.
+            RTM_NEWNETCONF if is_forwarding_off(message.payload) => events.push(Event::RoutingChanged),
             RTM_NEWRULE | RTM_DELRULE
                 if is_our_rule(message.payload) && !self.ours.has_port(message.port) =>
             {
@@ -187,17 +214,28 @@ impl Watch {
 
     fn seen(&mut self, link: SeenLink) -> Vec<Event> {
         let mut events = Vec::new();
-        let before = self.links.insert(link.index, (link.name.clone(), link.up));
-        if let Some((from, _)) = before.as_ref().filter(|(name, _)| *name != link.name) {
-            events.push(Event::LinkRenamed { from: from.clone(), to: link.name.clone() });
+        let before = self.links.insert(link.index, link.clone());
+        if let Some(before) = before.as_ref().filter(|before| before.name != link.name) {
+            events.push(Event::LinkRenamed { from: before.name.clone(), to: link.name.clone() });
         }
-        match (before.map(|(_, up)| up), link.up) {
+        // We put ports into bridges and take none out.
+        if before.as_ref().is_some_and(|before| before.master.is_some() && before.master != link.master) {
+            events.push(Event::RoutingChanged);
+        }
+        match (before.map(|before| before.up), link.up) {
             (Some(false) | None, true) => events.push(Event::LinkUp(link.name)),
             (Some(true), false) => events.push(Event::LinkDown(link.name)),
             (Some(false) | None, false) | (Some(true), true) => {}
         }
         events
     }
+}
+
+/// Forwarding as a whole was switched off.
+fn is_forwarding_off(payload: &[u8]) -> bool {
+    let attributes = Attributes::after(payload, NETCONFMSG);
+    let number = |kind| attributes.find(kind).and_then(Attribute::u32);
+    number(NETCONFA_IFINDEX) == Some(NETCONFA_IFINDEX_ALL) && number(NETCONFA_FORWARDING) == Some(0)
 }
 
 /// `None`: nothing more. `Some(false)`: notifications were lost, and the buffer is empty.

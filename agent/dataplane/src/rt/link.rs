@@ -34,7 +34,7 @@ pub(crate) struct SeenLink {
     pub(crate) up: bool,
     mac: Option<MacAddress>,
     mtu: Option<u16>,
-    master: Option<u32>,
+    pub(crate) master: Option<u32>,
     kind: String,
     alias: String,
     ours: bool,

@@ -37,7 +37,7 @@ pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
+pub(crate) const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 pub(crate) const RTM_NEWROUTE: u16 = 24;
 pub(crate) const RTM_DELROUTE: u16 = 25;
@@ -67,6 +67,11 @@ pub(crate) struct Router {
 
 fn failed(doing: impl Into<String>, error: NetlinkError) -> ApplyError {
     crate::failure(doing, error)
+}
+
+/// True for an address message with our protocol number.
+pub(crate) fn is_our_address(payload: &[u8]) -> bool {
+    Attributes::after(payload, IFADDRMSG).find(IFA_PROTO).and_then(Attribute::u8) == Some(OURS)
 }
 
 fn family_of(ip: IpAddr) -> AddressFamily {
@@ -170,7 +175,7 @@ impl Router {
     pub(crate) fn addresses(&mut self, links: &Links) -> Result<Vec<Address>, ApplyError> {
         let read = |payload: &[u8]| {
             let attributes = Attributes::after(payload, IFADDRMSG);
-            (attributes.find(IFA_PROTO)?.u8()? == OURS).then_some(())?;
+            is_our_address(payload).then_some(())?;
             let ip = attributes.find(IFA_LOCAL).or_else(|| attributes.find(IFA_ADDRESS))?.ip()?;
             let index = u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?);
             let interface = links.by_index(index)?.name.clone();

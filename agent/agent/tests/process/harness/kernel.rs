@@ -17,7 +17,7 @@ pub(crate) fn table_exists(world: &World) -> bool {
 /// Rules, routes and addresses of both families, without interfaces of the probe, which come and go with it.
 pub(crate) fn routing(world: &World) -> Result<String> {
     world.gw(
-        "ip rule; ip -6 rule; \
+        "ip rule | sort; ip -6 rule | sort; \
          (ip route show table all; ip -6 route show table all) | grep -v 'dev p[nf]-' | grep -v fe80 | grep -v ff00; \
          ip -o address | grep -v ': p[nf]-' | grep -v fe80 | sed 's/^[0-9]*: //'",
     )
@@ -65,7 +65,7 @@ pub(crate) fn theirs(world: &World) -> Result<String> {
         "nft -s -a list table inet theirs | sed 's/packets [0-9]* bytes [0-9]*//'; nft -s -a list table ip other
          ip rule list pref 50; ip rule list pref 20000; ip -6 rule list pref 20000
          ip route show table 4242; ip route show table main dev theirs
-         ip -o address show dev theirs; cat /etc/resolv.conf",
+         ip -o -4 address show dev theirs; cat /etc/resolv.conf",
     )
 }
 
