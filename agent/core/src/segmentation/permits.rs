@@ -9,7 +9,9 @@ use seimon_plan::{Permit, PermitTarget, PortSpec, Protocol, Service};
 
 use super::builder::Builder;
 use super::intervals::{Opening, aggregate4, aggregate6, disjoint, disjoint_nets};
-use crate::network_plan::{CompileError, Key, KeyPart, KeyType, Mark, Terrain, Value, goto, via_chain};
+use crate::network_plan::{
+    CompileError, Key, KeyPart, KeyType, Mark, REFUSE, Terrain, Value, goto, via_chain,
+};
 
 /// Ranges up to this many ports are written port by port: a hash finds them.
 const WIDE: u16 = 64;
@@ -150,12 +152,15 @@ pub(super) fn lookups(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<()
             PermitTarget::Zone(to) => {
                 let from = terrain.zone(&permit.from)?.bridge.clone();
                 let to = terrain.zone(to)?.zone;
-                let nets = [Some(IpNet::V4(to.ipv4.trunc())), to.ipv6.map(|net| IpNet::V6(net.trunc()))];
-                for net in nets.into_iter().flatten() {
-                    if permit.ports.is_empty() {
-                        found.any.entry(from.clone()).or_default().push((net, goto(AS_LOCAL)));
-                    } else {
-                        found.ports(&from, net, &permit.ports, &goto(AS_LOCAL));
+                for net in [Some(IpNet::V4(to.ipv4)), to.ipv6.map(IpNet::V6)].into_iter().flatten() {
+                    // The gateway has an address in that zone: a permit to the zone is none to the gateway.
+                    let gateway = (IpNet::from(net.addr()), goto(REFUSE));
+                    for (net, verdict) in [gateway, (net.trunc(), goto(AS_LOCAL))] {
+                        if permit.ports.is_empty() {
+                            found.any.entry(from.clone()).or_default().push((net, verdict));
+                        } else {
+                            found.ports(&from, net, &permit.ports, &verdict);
+                        }
                     }
                 }
             }

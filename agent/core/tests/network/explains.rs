@@ -52,6 +52,7 @@ fn the_table_of_zones_and_destinations_holds() {
         ("affairs", "10.50.3.4", Some(8080), Outcome::Leaves),
         ("affairs", "10.20.3.10", Some(9100), Outcome::Local),
         ("affairs", "10.20.3.10", Some(443), Outcome::Refused),
+        ("affairs", "10.20.3.1", Some(9100), Outcome::Refused),
         ("affairs", "10.20.2.10", None, Outcome::Refused),
         ("learning", "www.example.org", None, Outcome::Leaves),
         ("learning", "8.8.8.8", None, Outcome::Leaves),
