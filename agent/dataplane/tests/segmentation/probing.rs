@@ -1,0 +1,169 @@
+//! Clients that say what became of a packet, and servers that say whom they saw.
+
+use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::net::{AddressFamily, SocketType, ipproto};
+
+use crate::world::inside;
+
+/// Nobody answers within this: dropped.
+const SILENCE: Duration = Duration::from_millis(400);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Tcp(u16),
+    Udp(u16),
+    Ping,
+}
+
+/// What the client learnt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The node that answered, and the source address that it saw (of a ping: neither).
+    Answer { by: String, from: IpAddr },
+    /// A reset, or an ICMP error.
+    Refused,
+    /// Nothing.
+    Silent,
+}
+
+impl Seen {
+    pub(crate) fn node(&self) -> Option<&str> {
+        match self {
+            Self::Answer { by, from: _ } => Some(by),
+            Self::Refused | Self::Silent => None,
+        }
+    }
+}
+
+/// Asks from the node once.
+pub(crate) fn ask(node: &str, to: IpAddr, kind: Kind) -> Result<Seen> {
+    inside(node, || ask_here(to, kind))
+}
+
+/// [`ask`] in the namespace of this thread.
+pub(crate) fn ask_here(to: IpAddr, kind: Kind) -> Result<Seen> {
+    let answer = match kind {
+        Kind::Tcp(port) => tcp((to, port).into()),
+        Kind::Udp(port) => udp((to, port).into()),
+        Kind::Ping => ping(to),
+    };
+    match answer {
+        Ok(words) => {
+            let Some((by, from)) = words.split_once('|') else {
+                return Ok(Seen::Answer { by: words, from: IpAddr::V6(Ipv6Addr::UNSPECIFIED) });
+            };
+            Ok(Seen::Answer { by: by.to_owned(), from: from.parse().context(words.clone())? })
+        }
+        Err(error) => match error.kind() {
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Ok(Seen::Silent),
+            ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::PermissionDenied => Ok(Seen::Refused),
+            _ => bail!("{kind:?} to {to}: {error}"),
+        },
+    }
+}
+
+fn tcp(to: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, SILENCE)?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    stream.write_all(b"who")?;
+    let mut words = [0; 128];
+    let length = stream.read(&mut words)?;
+    Ok(String::from_utf8_lossy(&words[..length]).into_owned())
+}
+
+fn any(like: IpAddr) -> SocketAddr {
+    if like.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() }
+}
+
+fn udp(to: SocketAddr) -> std::io::Result<String> {
+    let socket = UdpSocket::bind(any(to.ip()))?;
+    socket.connect(to)?;
+    exchange(&socket, b"who")
+}
+
+pub(crate) fn exchange(socket: &UdpSocket, words: &[u8]) -> std::io::Result<String> {
+    socket.set_read_timeout(Some(SILENCE))?;
+    socket.send(words)?;
+    let mut answer = [0; 128];
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+/// Echo request and reply, by the kernel's ping sockets.
+fn ping(to: IpAddr) -> std::io::Result<String> {
+    let (family, protocol, kind) = match to {
+        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8),
+        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, 128),
+    };
+    let socket = UdpSocket::from(rustix::net::socket(family, SocketType::DGRAM, Some(protocol))?);
+    socket.connect(SocketAddr::new(to, 0))?;
+    socket.set_read_timeout(Some(SILENCE))?;
+    socket.send(&[kind, 0, 0, 0, 0, 0, 0, 1, b'h', b'i'])?;
+    let mut answer = [0; 64];
+    socket.recv(&mut answer)?;
+    Ok("ping".into())
+}
+
+/// What a node's UDP servers were sent, besides `who`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mailbox(Arc<Mutex<BTreeSet<String>>>);
+
+impl Mailbox {
+    pub(crate) fn has(&self, words: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(words)
+    }
+}
+
+/// Servers of a node on these ports, for as long as the process lives. UDP ones on each address by itself: they answer from the
+/// address that was asked.
+pub(crate) fn serve(node: &str, addresses: &[IpAddr], tcp: &[u16], udp: &[u16]) -> Result<Mailbox> {
+    let mailbox = Mailbox::default();
+    for port in tcp {
+        let listener = inside(node, || {
+            TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).with_context(|| format!("{node} tcp/{port}"))
+        })?;
+        let node = node.to_owned();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let node = node.clone();
+                std::thread::spawn(move || {
+                    let _gone = stream.and_then(|stream| answer(stream, &node));
+                });
+            }
+        });
+    }
+    for to in addresses.iter().flat_map(|address| udp.iter().map(|port| SocketAddr::new(*address, *port))) {
+        let socket = inside(node, || UdpSocket::bind(to).with_context(|| format!("{node} {to}")))?;
+        let (node, mailbox) = (node.to_owned(), mailbox.clone());
+        std::thread::spawn(move || {
+            let mut words = [0; 2048];
+            while let Ok((length, peer)) = socket.recv_from(&mut words) {
+                let words = String::from_utf8_lossy(&words[..length]).into_owned();
+                mailbox.0.lock().unwrap_or_else(PoisonError::into_inner).insert(words);
+                let answer = format!("{node}|{}", peer.ip().to_canonical());
+                let _gone = socket.send_to(answer.as_bytes(), peer);
+            }
+        });
+    }
+    Ok(mailbox)
+}
+
+/// Every message is answered; a large one with as many bytes as were sent is not told apart.
+fn answer(mut stream: TcpStream, node: &str) -> std::io::Result<()> {
+    let words = format!("{node}|{}", stream.peer_addr()?.ip().to_canonical());
+    let mut message = [0; 65536];
+    while stream.read(&mut message)? > 0 {
+        stream.write_all(words.as_bytes())?;
+    }
+    Ok(())
+}
