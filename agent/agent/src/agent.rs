@@ -44,6 +44,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 /// Foreign changes come in bursts; this long after the first, one look.
 const SETTLE: Duration = Duration::from_millis(2);
+/// Taken at a time, so that most events cost no write.
+const EVENT_NUMBERS: u64 = 10_000;
 const CLOCK_FLOOR_EVERY: Duration = Duration::from_secs(3600);
 
 /// How far the probe has come.
@@ -142,7 +144,7 @@ impl Agent {
         let board = plans::load_board(&args.board)?;
         let chosen = plans::choose(args, &board, store.plan())?;
         let boot = BootId(clock::boot_id());
-        let mut events = Events::new(1);
+        let mut events = Events::new(store.event_numbers());
         for note in notes.into_iter().chain(chosen.notes) {
             tracing::warn!("{note}");
             events.record(
@@ -217,6 +219,9 @@ impl Agent {
         self.listen_to_children(now);
         if self.converge_at.is_some_and(|at| at <= now.mono) {
             self.converge(now);
+        }
+        if !self.announced {
+            self.number_events();
         }
         if self.announced {
             self.tend_children(now);
@@ -305,6 +310,16 @@ impl Agent {
                     );
                     self.trouble = Some(text);
                 }
+            }
+        }
+    }
+
+    /// Numbers are not used again after a restart.
+    pub(crate) fn number_events(&mut self) {
+        if self.events.next() + EVENT_NUMBERS / 2 > self.store.event_numbers() {
+            let taken = self.events.next() + EVENT_NUMBERS;
+            if let Err(error) = self.store.take_event_numbers(taken) {
+                tracing::debug!(error = format!("{error:#}"), "the events' numbers were not written down");
             }
         }
     }

@@ -89,7 +89,8 @@ impl Agent {
     fn hear_probe(&mut self, message: FromProbe, now: Reading) -> Result<()> {
         match message {
             FromProbe::Hello { version: _, pid } => {
-                // Its links may have gone with the probe before it.
+                // The far ends of these died with the probe before it, or are about to.
+                self.network.remove_probe_links()?;
                 self.network.converge(now.mono)?;
                 self.network.hand_over_probe_links(pid)?;
                 let hosts = views::probe_hosts(self.network.plan(), self.network.allocation());
@@ -501,6 +502,7 @@ impl Agent {
                 tracing::warn!(error = format!("{error:#}"), "the time was not written down");
             }
         }
+        self.number_events();
         let day = today(self.network.plan(), now.wall);
         if self.day.replace(day).is_some_and(|before| before != day) {
             match self.network.new_day(now.wall) {

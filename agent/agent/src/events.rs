@@ -72,6 +72,11 @@ impl Events {
         let _followers = self.feed.send(event);
     }
 
+    /// The number of the next one.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// How many there have been.
     pub(crate) fn recorded(&self) -> u64 {
         self.next - 1

@@ -94,14 +94,18 @@ pub(crate) fn render(status: &Status, counters: &Counters) -> String {
         let labels = [("zone", group.zone.as_str()), ("group", group.group.as_str())];
         text.sample("group_forced_by_deadline_total", &labels, group.forced_by_deadline as f64);
     }
-    text.family("service_good", "gauge", "1 good, 0 ill, NaN unknown, by service and path.");
+    text.family("service_good", "gauge", "1 good, 0 ill, NaN unknown, by zone, service and path.");
     for service in &status.services {
         let good = match service.health.as_str() {
             "good" => 1.0,
             "ill" => 0.0,
             _ => f64::NAN,
         };
-        let labels = [("service", service.service.as_str()), ("path", service.path.as_str())];
+        let labels = [
+            ("zone", service.zone.as_str()),
+            ("service", service.service.as_str()),
+            ("path", service.path.as_str()),
+        ];
         text.sample("service_good", &labels, good);
     }
     text.family("child_starts_total", "counter", "Starts of the agent's child processes.");

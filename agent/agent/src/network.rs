@@ -202,10 +202,10 @@ impl Network {
             let restored = Change::Affinity { add: self.affinity.clone(), remove: Vec::new() };
             self.dataplane.apply(&ChangeSet { changes: vec![restored] })?;
         }
-        if table_was_lost {
-            self.repairs += 1;
-        } else if self.verified.as_ref() == Some(&wanted) {
-            // Same plan, and yet there was something to change: somebody else had changed it.
+        // Same plan, and yet there was something to change: somebody else had changed it. Links of the probe's vanish with
+        // the probe.
+        let by_others = changes.changes.iter().any(|change| !is_probe_link(change));
+        if by_others && (table_was_lost || self.verified.as_ref() == Some(&wanted)) {
             self.repairs += 1;
         }
         let observed = self.observe()?;
@@ -563,6 +563,10 @@ fn first_gateway_path(plan: &ValidSitePlan) -> Result<PathId> {
 fn digests(observed: &Observed) -> BTreeMap<String, String> {
     let Some(table) = &observed.table else { return BTreeMap::new() };
     table.chains.iter().map(|(name, chain)| (name.clone(), chain.digest.clone())).collect()
+}
+
+fn is_probe_link(change: &Change) -> bool {
+    matches!(change, Change::LinkUp(Link { kind: LinkKind::Probe { .. }, .. }))
 }
 
 /// A change in words, for logs and `plan diff`.

@@ -298,6 +298,7 @@ impl Agent {
                         seimon_core::health::ServiceVerdict::Unknown => "unknown",
                     };
                     all.push(ServiceStatus {
+                        zone: zone_group.zone.clone(),
                         service,
                         path: path.clone(),
                         health: health.to_owned(),

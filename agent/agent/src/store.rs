@@ -37,6 +37,10 @@ enum Record {
     ClockFloor {
         wall_ms: i64,
     },
+    /// Events below this number may have been told.
+    EventNumbers {
+        taken: u64,
+    },
 }
 
 impl Record {
@@ -51,6 +55,7 @@ pub(crate) struct Store {
     allocation: Option<Allocation>,
     checkpoints: BTreeMap<ZoneGroup, Checkpoint>,
     clock_floor: Option<i64>,
+    event_numbers: u64,
 }
 
 impl Store {
@@ -58,8 +63,14 @@ impl Store {
     pub(crate) fn open(folder: &Path, machine: &str) -> Result<(Self, Vec<String>)> {
         let Opened { journal, records, notes } =
             Journal::open_or_salvage(folder, machine).context("the journal")?;
-        let mut store =
-            Self { journal, plan: None, allocation: None, checkpoints: BTreeMap::new(), clock_floor: None };
+        let mut store = Self {
+            journal,
+            plan: None,
+            allocation: None,
+            checkpoints: BTreeMap::new(),
+            clock_floor: None,
+            event_numbers: 1,
+        };
         let mut notes: Vec<String> = notes.iter().map(ToString::to_string).collect();
         for record in records {
             match serde_json::from_slice::<Record>(&record.payload) {
@@ -102,6 +113,7 @@ impl Store {
                 self.checkpoints.insert(checkpoint.zone_group.clone(), *checkpoint);
             }
             Record::ClockFloor { wall_ms } => self.clock_floor = self.clock_floor.max(Some(wall_ms)),
+            Record::EventNumbers { taken } => self.event_numbers = self.event_numbers.max(taken),
         }
     }
 
@@ -125,12 +137,23 @@ impl Store {
         records.extend(self.allocation.clone().map(Record::Allocation));
         records.extend(self.checkpoints.values().cloned().map(Box::new).map(Record::Checkpoint));
         records.extend(self.clock_floor.map(|wall_ms| Record::ClockFloor { wall_ms }));
+        records.push(Record::EventNumbers { taken: self.event_numbers });
         let payloads: Result<Vec<_>, _> = records
             .iter()
             .map(|record| serde_json::to_vec(record).map(|bytes| (Record::KIND, bytes)))
             .collect();
         self.journal.compact(&payloads?)?;
         Ok(())
+    }
+
+    /// No event had this number yet.
+    pub(crate) fn event_numbers(&self) -> u64 {
+        self.event_numbers
+    }
+
+    /// Takes numbers up to this one, so that none is used twice.
+    pub(crate) fn take_event_numbers(&mut self, taken: u64) -> Result<()> {
+        self.append(Record::EventNumbers { taken })
     }
 
     pub(crate) fn save_plan(&mut self, plan: StoredPlan) -> Result<()> {

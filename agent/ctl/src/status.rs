@@ -152,6 +152,7 @@ fn services(lang: Lang, services: &[ServiceStatus]) -> String {
         .iter()
         .map(|service| {
             vec![
+                service.zone.to_string(),
                 service.service.to_string(),
                 service.path.to_string(),
                 words::service_health(lang, &service.health),

@@ -174,6 +174,8 @@ pub struct GroupStatus {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ServiceStatus {
+    /// Whose users the checks stand for.
+    pub zone: ZoneId,
     pub service: ServiceId,
     pub path: PathId,
     /// `good`, `ill`, `unknown`.

@@ -271,7 +271,7 @@ fn a_full_disk_stops_no_traffic_when_the_lines_come_and_go() -> Result<()> {
         })?;
         // Only the echo service is gone: whoever has a way keeps it.
         sink.wait_more(secs(2))?;
-        ensure!(agent.sockets.has_event("dataplane", "checkpoint")?, "{}", agent.log());
+        ensure!(agent.sockets.has_event("dataplane", "could not be saved")?, "{}", agent.log());
         world.at("carrier", "ip address add 203.0.113.7/32 dev eth0")?;
         std::fs::remove_file(state.join("filler"))?;
         until(secs(15), "the closed path is up and used", || {

@@ -149,6 +149,23 @@ fn a_start_after_kill_touches_nothing_and_interrupts_nobody() -> Result<()> {
 }
 
 #[test]
+fn events_of_the_next_run_have_higher_numbers() -> Result<()> {
+    in_world(|world| {
+        let setup = Setup::new(world);
+        let mut last = 0;
+        for _ in 0..3 {
+            let agent = setup.start()?;
+            let numbers: Vec<u64> = agent.sockets.events()?.iter().map(|event| event.seq).collect();
+            ensure!(numbers.first().is_some_and(|first| *first > last), "{numbers:?} after {last}");
+            ensure!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
+            last = numbers.last().copied().unwrap_or(last);
+            agent.kill()?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_second_agent_ends_with_the_reason_and_disturbs_nothing() -> Result<()> {
     in_world(|world| {
         let setup = Setup::new(world);

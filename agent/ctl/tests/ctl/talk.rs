@@ -96,6 +96,7 @@ fn status() -> Status {
         groups: vec![vetoed, moving, blocked],
         services: vec![
             ServiceStatus {
+                zone: ZoneId::new("affairs").expect("an id"),
                 service: ServiceId::new("saas").expect("an id"),
                 path: path("closed"),
                 health: "good".to_owned(),
@@ -103,6 +104,7 @@ fn status() -> Status {
                 failing: None,
             },
             ServiceStatus {
+                zone: ZoneId::new("affairs").expect("an id"),
                 service: ServiceId::new("saas").expect("an id"),
                 path: path("direct"),
                 health: "ill".to_owned(),
