@@ -37,7 +37,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode> {
             bin_dir: bin_dir.clone(),
             without: Vec::new(),
             run: "demo",
-            log: Some(out.join(format!("{}.log", act.file.trim_end_matches(".toml")))),
+            log: Some(out.join(format!("act-{}.log", number + 1))),
         };
         let mut screen = suitable_screen();
         let judge = act.judge;
