@@ -453,7 +453,7 @@ pub(crate) fn lockdown(dataplane: &mut Linux) -> Result<()> {
             dataplane.apply(&ChangeSet { changes: vec![Change::Nft { script }] })
         }
         Ok(_) => return switch_forwarding_off(dataplane),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     };
     closed.or_else(|error| {
         tracing::warn!(%error, "forwarding is closed as a whole");

@@ -9,17 +9,12 @@ use crate::harness::world::{PLAN, World, in_world};
 use crate::harness::{kernel, millis, secs};
 
 fn plan_in_force(agent: &Agent) -> Result<(String, u64)> {
-    match agent.sockets.ask(Command::PlanShow)? {
-        Response::Plan { toml, generation } => Ok((toml, generation)),
-        other => anyhow::bail!("not a plan: {other:?}"),
-    }
+    agent.sockets.plan()
 }
 
 fn refusals(answer: &Response) -> Result<Vec<String>> {
-    match answer {
-        Response::Refused { reasons } => Ok(reasons.iter().map(|reason| reason.en.clone()).collect()),
-        other => anyhow::bail!("not refused: {other:?}"),
-    }
+    let Response::Refused { reasons } = answer else { anyhow::bail!("not refused: {answer:?}") };
+    Ok(reasons.iter().map(|reason| reason.en.clone()).collect())
 }
 
 /// An agent that ends at its first start, having set up nothing.

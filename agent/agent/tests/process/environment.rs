@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
-use seimon_ipc::control::{Command, Response};
+use seimon_ipc::control::Response;
 
 use crate::harness::agent::{Agent, BINARY, Ended, Setup, lockdown};
 use crate::harness::traffic::{FAR, Sender, Sink, echo_service};
@@ -207,10 +207,7 @@ fn leave_no_slack(agent: &Agent, state: &Path) -> Result<()> {
 }
 
 fn plan_in_force(agent: &Agent) -> Result<String> {
-    match agent.sockets.ask(Command::PlanShow)? {
-        Response::Plan { toml, .. } => Ok(toml),
-        other => anyhow::bail!("not a plan: {other:?}"),
-    }
+    Ok(agent.sockets.plan()?.0)
 }
 
 #[test]

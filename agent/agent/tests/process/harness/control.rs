@@ -72,10 +72,9 @@ impl Sockets {
     }
 
     pub(crate) fn status(&self) -> Result<Status> {
-        match self.ask(Command::Status)? {
-            Response::Status(status) => Ok(*status),
-            other => bail!("not a status: {other:?}"),
-        }
+        let answer = self.ask(Command::Status)?;
+        let Response::Status(status) = answer else { bail!("not a status: {answer:?}") };
+        Ok(*status)
     }
 
     pub(crate) fn apply(&self, plan: &str) -> Result<Response> {
@@ -83,10 +82,16 @@ impl Sockets {
     }
 
     pub(crate) fn events(&self) -> Result<Vec<Event>> {
-        match self.ask(Command::Events { follow: Follow::No, since: 0 })? {
-            Response::Events { events } => Ok(events),
-            other => bail!("not events: {other:?}"),
-        }
+        let answer = self.ask(Command::Events { follow: Follow::No, since: 0 })?;
+        let Response::Events { events } = answer else { bail!("not events: {answer:?}") };
+        Ok(events)
+    }
+
+    /// The plan in force, and its generation.
+    pub(crate) fn plan(&self) -> Result<(String, u64)> {
+        let answer = self.ask(Command::PlanShow)?;
+        let Response::Plan { toml, generation } = answer else { bail!("not a plan: {answer:?}") };
+        Ok((toml, generation))
     }
 
     /// Whether an event of this kind says this in English.
