@@ -172,7 +172,7 @@ impl Agent {
             &allocation,
             choices,
             Generation(generation.0.max(1)),
-            now.wall,
+            now.calendar,
             sabotage.clone(),
         )?;
         network.adopt()?;

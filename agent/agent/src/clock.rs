@@ -23,6 +23,9 @@ pub(crate) struct Reading {
     pub(crate) mono: Instant,
     pub(crate) wall: Timestamp,
     pub(crate) trusted: bool,
+    /// By which permits run out: the wall clock where it is trusted, else the latest time that was once written down, so that
+    /// a clock that runs wild cannot close a school.
+    pub(crate) calendar: Timestamp,
 }
 
 impl Clock {
@@ -39,7 +42,8 @@ impl Clock {
 
     pub(crate) fn now(&self) -> Reading {
         let wall = Timestamp::now();
-        Reading { mono: monotonic(), wall, trusted: wall >= self.floor && self.trust_file.exists() }
+        let trusted = wall >= self.floor && self.trust_file.exists();
+        Reading { mono: monotonic(), wall, trusted, calendar: if trusted { wall } else { self.floor } }
     }
 }
 
@@ -74,7 +78,9 @@ mod tests {
         assert!(!clock.now().trusted);
         std::fs::write(&file, "").unwrap();
         assert!(clock.now().trusted);
-        clock.raise_floor(Timestamp::now() + jiff::SignedDuration::from_hours(1));
+        let later = Timestamp::now() + jiff::SignedDuration::from_hours(1);
+        clock.raise_floor(later);
         assert!(!clock.now().trusted);
+        assert_eq!(clock.now().calendar, later, "permits go by what is known");
     }
 }

@@ -228,8 +228,13 @@ impl Agent {
                 (path.clone(), up)
             })
             .collect();
-        let config =
-            views::resolver_config(self.network.plan(), self.network.allocation(), &current, &up, now.wall);
+        let config = views::resolver_config(
+            self.network.plan(),
+            self.network.allocation(),
+            &current,
+            &up,
+            now.calendar,
+        );
         if self.resolver_config.as_ref() != Some(&config) {
             self.resolver.send(&ToResolver::Configure(config.clone()));
             self.resolver_config = Some(config);
@@ -503,9 +508,9 @@ impl Agent {
             }
         }
         self.number_events();
-        let day = today(self.network.plan(), now.wall);
+        let day = today(self.network.plan(), now.calendar);
         if self.day.replace(day).is_some_and(|before| before != day) {
-            match self.network.new_day(now.wall) {
+            match self.network.new_day(now.calendar) {
                 Ok(true) => self.converge_at = Some(now.mono),
                 Ok(false) => {}
                 Err(error) => tracing::warn!(error = format!("{error:#}"), "permits of the new day"),

@@ -148,15 +148,27 @@ async fn send(stream: &mut UnixStream, response: &Response) -> Result<()> {
     Ok(())
 }
 
-/// Root, this process's user, or a member of its group.
+/// Root, this process's user (its own children aside), or a member of its group.
 fn may_ask(stream: &UnixStream) -> Result<(), String> {
     let peer = socket_peercred(stream).map_err(|error| format!("the peer cannot be identified: {error}"))?;
     let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    if !uid.is_root() && peer.uid == uid && no_new_privileges(peer.pid) != Some(false) {
+        // Our own children have this user too, parse what strangers send, and are to command nobody.
+        return Err(
+            "a process that has given up gaining privileges may not ask as the agent's own user".to_owned()
+        );
+    }
     if peer.uid.is_root() || peer.uid == uid || (peer.gid == gid && !gid.is_root()) || in_group(peer.pid, gid)
     {
         return Ok(());
     }
     Err(format!("user {} is neither root nor in the agent's group ({})", peer.uid.as_raw(), gid.as_raw()))
+}
+
+/// The `NoNewPrivs` bit, which nothing that a process does can take off again; `None`: the process is gone.
+fn no_new_privileges(pid: rustix::process::Pid) -> Option<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("NoNewPrivs:")).map(|bit| bit.trim() != "0")
 }
 
 fn in_group(pid: rustix::process::Pid, gid: rustix::process::Gid) -> bool {

@@ -44,7 +44,7 @@ impl Agent {
             Err(reasons) => return Response::Refused { reasons },
         };
         let choices = self.choices_under(&loaded, now);
-        match self.network.preview(&loaded.plan, &choices, now.wall) {
+        match self.network.preview(&loaded.plan, &choices, now.calendar) {
             Ok(changes) => Response::Diff { changes },
             Err(error) => refused(format!("{error:#}")),
         }
@@ -104,7 +104,7 @@ impl Agent {
         );
         let adopted = self
             .network
-            .adopt_plan(loaded.plan.clone(), choices, now.wall)
+            .adopt_plan(loaded.plan.clone(), choices, now.calendar)
             .and_then(|()| self.store.save_allocation(self.network.allocation()))
             .and_then(|()| self.network.converge(now.mono))
             // A plan that a restart would not find is not in force.
@@ -113,7 +113,7 @@ impl Agent {
             let text = format!("{error:#}");
             let back = self
                 .network
-                .adopt_plan(before.0.plan.clone(), before.1, now.wall)
+                .adopt_plan(before.0.plan.clone(), before.1, now.calendar)
                 .and_then(|()| self.network.converge(now.mono));
             if let Err(error) = back {
                 tracing::error!(error = format!("{error:#}"), "going back to the plan before");
@@ -317,7 +317,7 @@ impl Agent {
                 "`{from}` is not an address: give the host's IPv4 or IPv6 address in the school, as in 10.20.1.100"
             ));
         };
-        let plan = self.network.plan().in_force_at(now.wall);
+        let plan = self.network.plan().in_force_at(now.calendar);
         let Some(zone) = zone_of(&plan, source) else {
             return refused(format!(
                 "{source} is in none of the plan's zones, so nothing of it is forwarded"
