@@ -6,8 +6,10 @@ use std::str::FromStr;
 use clap::{Parser, Subcommand, ValueEnum};
 use seimon_plan::{GroupId, PathId, ZoneId};
 
-/// Where the agent listens unless `--socket` says otherwise.
+/// Where the agent listens unless `--socket` or [`SOCKET_VARIABLE`] says otherwise.
 pub const SOCKET: &str = "/run/seimon/control.sock";
+/// Names the socket where `--socket` is not given; empty is as if it were not set.
+pub const SOCKET_VARIABLE: &str = "SEIMON_SOCKET";
 
 /// Ask the gateway how it is, and tell it what to do.
 #[derive(Debug, Parser)]
@@ -28,9 +30,9 @@ Examples:
   seimonctl migrate start affairs/affairs"
 )]
 pub struct Args {
-    /// The agent's control socket.
-    #[arg(long, global = true, value_name = "PATH", default_value = SOCKET)]
-    pub socket: PathBuf,
+    /// The agent's control socket. Default: the environment's SEIMON_SOCKET, else /run/seimon/control.sock.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
     /// Print the agent's answer as JSON (docs/control.schema.json).
     #[arg(long, global = true)]
     pub json: bool,
@@ -39,6 +41,14 @@ pub struct Args {
     pub lang: Option<Lang>,
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Args {
+    /// The socket to ask: the option, else the environment's, else [`SOCKET`].
+    pub fn socket(&self) -> PathBuf {
+        let said = || std::env::var_os(SOCKET_VARIABLE).filter(|value| !value.is_empty());
+        self.socket.clone().or_else(|| said().map(PathBuf::from)).unwrap_or_else(|| SOCKET.into())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -58,17 +58,13 @@ struct Shell<'a> {
 /// Does what the command line says and prints the outcome.
 pub fn run(args: Args) -> ExitCode {
     let lang = args.lang.unwrap_or_else(lang_of_environment);
-    let mut shell = Shell {
-        socket: &args.socket,
-        lang,
-        json: args.json,
-        look: Look::of_stdout(),
-        out: io::stdout().lock(),
-    };
+    let socket = args.socket();
+    let mut shell =
+        Shell { socket: &socket, lang, json: args.json, look: Look::of_stdout(), out: io::stdout().lock() };
     let done = shell.act(args.command).and_then(|()| Ok(shell.out.flush()?));
     let (code, text) = match done {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(failure) => outcome(lang, &args.socket, failure),
+        Err(failure) => outcome(lang, &socket, failure),
     };
     if !text.is_empty() {
         // Nothing is left to be told to.

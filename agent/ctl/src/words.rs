@@ -120,13 +120,13 @@ pub(crate) fn client_error(lang: Lang, error: &ClientError) -> String {
         (Lang::Ja, ClientError::NoAgent { socket, why }) => format!(
             "ゲートウェイのエージェントに接続できません（{}: {why}）。\n\
              動いているか確かめてください: systemctl status seimon-agent\n\
-             別の場所で動かしているときは --socket で指定します。",
+             ソケットが別の場所にあるときは、--socket か環境変数 SEIMON_SOCKET で指定します。",
             socket.display()
         ),
         (Lang::En, ClientError::NoAgent { socket, why }) => format!(
             "the gateway's agent cannot be reached ({}: {why})\n\
              see whether it runs: systemctl status seimon-agent\n\
-             if it listens elsewhere, say where with --socket",
+             if it listens elsewhere, say where with --socket or the environment variable SEIMON_SOCKET",
             socket.display()
         ),
         (_, ClientError::NotAllowed { socket, group }) => {

@@ -47,7 +47,7 @@ impl FakeAgent {
 
 pub(crate) fn seimonctl() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seimonctl"));
-    for key in ["LC_ALL", "LC_MESSAGES", "LANG"] {
+    for key in ["LC_ALL", "LC_MESSAGES", "LANG", "SEIMON_SOCKET"] {
         command.env_remove(key);
     }
     command.env("TZ", "Asia/Tokyo");

@@ -284,6 +284,33 @@ fn without_an_agent_the_socket_is_named_and_what_to_look_at() -> Result<()> {
 }
 
 #[test]
+fn the_socket_is_the_options_else_the_environments_else_the_usual_one() -> Result<()> {
+    let done = Response::Plan { toml: "version = 1\n".to_owned(), generation: 1 };
+    let agent = FakeAgent::answering(&done)?;
+    let shown = outcome(seimonctl().env("SEIMON_SOCKET", agent.socket()).args(["plan", "show"]).output()?);
+    assert_eq!((shown.code, shown.out.as_str()), (Some(0), "version = 1\n"), "{}", shown.err);
+
+    let agent = FakeAgent::answering(&done)?;
+    let mut command = seimonctl();
+    command.env("SEIMON_SOCKET", "/nonexistent/environment.sock").arg("--socket").arg(agent.socket());
+    assert_eq!(outcome(command.args(["plan", "show"]).output()?).code, Some(0));
+
+    let unreachable = |socket: &str| -> Result<Outcome> {
+        Ok(outcome(seimonctl().env("SEIMON_SOCKET", socket).args(["plan", "show"]).output()?))
+    };
+    let shown = unreachable("/nonexistent/environment.sock")?;
+    assert_eq!(shown.code, Some(3));
+    assert!(shown.err.contains("(/nonexistent/environment.sock: "), "{}", shown.err);
+    if std::path::Path::new("/run/seimon").exists() {
+        eprintln!("skipped: the usual socket, because a real agent may listen there");
+    } else {
+        let shown = unreachable("")?;
+        assert!(shown.err.contains("(/run/seimon/control.sock: "), "{}", shown.err);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_hostile_agent_is_an_error_and_nothing_worse() -> Result<()> {
     let endless = vec![b'x'; 2 * seimon_ipc::frame::MAX_LINE];
     let deep = [vec![b'['; 100_000], b"\n".to_vec()].concat();
@@ -358,6 +385,7 @@ fn wrong_usage_is_exit_code_2_and_help_has_examples() -> Result<()> {
         let shown = outcome(seimonctl().args(&arguments).output()?);
         assert_eq!(shown.code, Some(0));
         assert!(shown.out.contains("Example"), "{arguments:?}: {}", shown.out);
+        assert!(shown.out.contains("SEIMON_SOCKET"), "{arguments:?}: {}", shown.out);
     }
     Ok(())
 }
