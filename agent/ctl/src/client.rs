@@ -19,8 +19,8 @@ const PATIENCE_FOR_CHANGES: Duration = Duration::from_secs(120);
 pub(crate) enum ClientError {
     /// Nobody listens on the socket.
     NoAgent { socket: PathBuf, why: io::Error },
-    /// The socket may not be opened; the group that may, where it is known.
-    NotAllowed { socket: PathBuf, group: Option<String> },
+    /// The socket may not be opened.
+    NotAllowed { socket: PathBuf, allowed: Allowed },
     /// It listens and does not answer, or hung up.
     NoAnswer { socket: PathBuf },
     /// The request is too long: a plan of this size is none.
@@ -52,7 +52,7 @@ impl Client {
         let stream = UnixStream::connect(socket).map_err(|why| {
             let socket = socket.to_owned();
             if why.kind() == io::ErrorKind::PermissionDenied {
-                ClientError::NotAllowed { group: group_of(&socket), socket }
+                ClientError::NotAllowed { allowed: Allowed::at(&socket), socket }
             } else {
                 ClientError::NoAgent { socket, why }
             }
@@ -122,16 +122,34 @@ impl Client {
     }
 }
 
-/// Name (or number) of the group that the socket belongs to.
-pub(crate) fn group_of(socket: &Path) -> Option<String> {
-    // Where even the directory is closed, its group is the one to join.
-    let of = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.gid());
-    let gid = of(socket).or_else(|| of(socket.parent()?))?;
-    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    let name = groups.lines().find_map(|line| {
+/// Who may ask, judged by the socket's group.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    /// Only root. Nobody is to be added to root's group.
+    Root,
+    /// The members of the group of this name, or number where it has no name.
+    Group(String),
+    /// It cannot be seen.
+    Unknown,
+}
+
+impl Allowed {
+    pub(crate) fn at(socket: &Path) -> Self {
+        // Where even the directory is closed, its group is the one to join.
+        let of = |path: &Path| std::fs::metadata(path).ok().map(|metadata| metadata.gid());
+        match of(socket).or_else(|| of(socket.parent()?)) {
+            None => Self::Unknown,
+            Some(0) => Self::Root,
+            Some(gid) => Self::Group(name_of(gid).unwrap_or_else(|| gid.to_string())),
+        }
+    }
+}
+
+fn name_of(gid: u32) -> Option<String> {
+    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    groups.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
         (fields.nth(1)?.parse() == Ok(gid)).then(|| name.to_owned())
-    });
-    Some(name.unwrap_or_else(|| gid.to_string()))
+    })
 }

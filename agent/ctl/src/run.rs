@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use seimon_ipc::control::{Command as Ask, Follow, MigrateAction, Response};
 
 use crate::args::{Args, Command, Lang, MigrateCommand, PlanCommand, ZoneGroup};
-use crate::client::{Answer, Client, ClientError, Followed, group_of};
+use crate::client::{Allowed, Answer, Client, ClientError, Followed};
 use crate::plan_file::{self, CheckedPlan, Unreadable};
 use crate::screen::Look;
 use crate::words::{self, pick, say};
@@ -84,7 +84,7 @@ fn outcome(lang: Lang, socket: &Path, failure: Failure) -> (u8, String) {
             };
             (code, words::client_error(lang, &error))
         }
-        Failure::NotAllowed { reason } => (4, words::not_allowed(lang, group_of(socket).as_deref(), &reason)),
+        Failure::NotAllowed { reason } => (4, words::not_allowed(lang, &Allowed::at(socket), &reason)),
         Failure::Malformed(reason) => {
             let reason = crate::screen::clean(&reason);
             let text = match lang {

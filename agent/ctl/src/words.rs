@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use seimon_ipc::control::{Bilingual, GroupStatus, Light};
 
 use crate::args::Lang;
-use crate::client::ClientError;
+use crate::client::{Allowed, ClientError};
 use crate::screen::clean;
 
 pub(crate) fn pick(lang: Lang, text: &Bilingual) -> String {
@@ -129,8 +129,8 @@ pub(crate) fn client_error(lang: Lang, error: &ClientError) -> String {
              if it listens elsewhere, say where with --socket or the environment variable SEIMON_SOCKET",
             socket.display()
         ),
-        (_, ClientError::NotAllowed { socket, group }) => {
-            not_allowed(lang, group.as_deref(), &socket.display().to_string())
+        (_, ClientError::NotAllowed { socket, allowed }) => {
+            not_allowed(lang, allowed, &socket.display().to_string())
         }
         (Lang::Ja, ClientError::NoAnswer { socket }) => format!(
             "エージェントが応答しません（{}）。\n状態を確かめてください: systemctl status seimon-agent、\
@@ -157,19 +157,31 @@ pub(crate) fn client_error(lang: Lang, error: &ClientError) -> String {
     }
 }
 
-pub(crate) fn not_allowed(lang: Lang, group: Option<&str>, why: &str) -> String {
-    let group = group.unwrap_or("seimon");
+pub(crate) fn not_allowed(lang: Lang, allowed: &Allowed, why: &str) -> String {
     let why = clean(why);
-    match lang {
-        Lang::Ja => format!(
+    let group = match allowed {
+        Allowed::Root => None,
+        Allowed::Group(name) => Some(name.as_str()),
+        Allowed::Unknown => Some("seimon"),
+    };
+    match (lang, group) {
+        (Lang::Ja, Some(group)) => format!(
             "この操作は許可されていません（{why}）。\n\
              管理者に、グループ {group} へ加えてもらってください: sudo usermod -aG {group} $USER\n\
              加わったら、ログインし直してください。"
         ),
-        Lang::En => format!(
+        (Lang::En, Some(group)) => format!(
             "you are not allowed to do this ({why})\n\
              have an administrator add you to the group {group}: sudo usermod -aG {group} $USER\n\
              then log in again"
+        ),
+        (Lang::Ja, None) => format!(
+            "この操作は許可されていません（{why}）。\n\
+             このゲートウェイでは管理者 (root) だけが使えます: sudo seimonctl …"
+        ),
+        (Lang::En, None) => format!(
+            "you are not allowed to do this ({why})\n\
+             on this gateway only the administrator (root) is: sudo seimonctl …"
         ),
     }
 }

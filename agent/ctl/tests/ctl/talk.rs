@@ -262,11 +262,40 @@ fn a_refusal_names_every_reason_and_exits_with_1() -> Result<()> {
     Ok(())
 }
 
+/// What somebody is told whom the agent turned away, where the socket belongs to this group.
+fn turned_away(gid: u32, lang: &str) -> Result<Option<String>> {
+    let agent = FakeAgent::answering(&Response::NotAllowed { reason: "uid 1000".to_owned() })?;
+    let mut command = seimonctl();
+    command.arg("--socket").arg(agent.socket()).args(["--lang", lang, "status"]);
+    if std::os::unix::fs::chown(agent.socket(), None, Some(gid)).is_err() {
+        eprintln!("skipped: this user may not give a file to group {gid}");
+        // So that the agent ends.
+        command.output()?;
+        return Ok(None);
+    }
+    let shown = outcome(command.output()?);
+    assert_eq!((shown.code, shown.out.as_str()), (Some(4), ""));
+    assert!(shown.err.contains("uid 1000"), "{}", shown.err);
+    Ok(Some(shown.err))
+}
+
 #[test]
 fn whoever_may_not_ask_is_told_which_group_to_join() -> Result<()> {
-    let (shown, _) = ask(&Response::NotAllowed { reason: "uid 1000".to_owned() }, &["status"])?;
-    assert_eq!(shown.code, Some(4));
-    assert!(shown.err.contains("usermod -aG") && shown.err.contains("uid 1000"), "{}", shown.err);
+    for lang in ["ja", "en"] {
+        if let Some(told) = turned_away(4_000_000, lang)? {
+            assert!(told.contains("sudo usermod -aG 4000000 $USER"), "{told}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_is_told_to_join_the_group_of_root() -> Result<()> {
+    for lang in ["ja", "en"] {
+        if let Some(told) = turned_away(0, lang)? {
+            assert!(told.contains("sudo seimonctl …") && !told.contains("usermod"), "{told}");
+        }
+    }
     Ok(())
 }
 
