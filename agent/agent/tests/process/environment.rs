@@ -186,11 +186,11 @@ fn fill(state: &Path) -> Result<()> {
 }
 
 /// Applies plans that say the same, with a comment so long that the journal ends just before the end of a page.
-fn leave_no_slack(agent: &Agent, state: &Path) -> Result<()> {
+fn leave_no_slack(agent: &Agent, plan: &str, state: &Path) -> Result<()> {
     const PAGE: u64 = 4096;
     let length = || -> Result<u64> { Ok(std::fs::metadata(state.join("journal"))?.len()) };
     let apply = |comment: usize| -> Result<()> {
-        let answer = agent.sockets.apply(&format!("{PLAN}# {}\n", "x".repeat(comment)))?;
+        let answer = agent.sockets.apply(&format!("{plan}# {}\n", "x".repeat(comment)))?;
         ensure!(matches!(answer, Response::Done { .. }), "{answer:?}");
         Ok(())
     };
@@ -256,7 +256,7 @@ fn a_full_disk_stops_no_traffic_when_the_lines_come_and_go() -> Result<()> {
         until(secs(15), "paths up", || {
             Ok(agent.sockets.status()?.paths.iter().all(|path| path.health == "up"))
         })?;
-        leave_no_slack(&agent, &state)?;
+        leave_no_slack(&agent, PLAN, &state)?;
         fill(&state)?;
         world.at("carrier", "ip address del 203.0.113.7/32 dev eth0")?;
         world.at(
@@ -278,6 +278,67 @@ fn a_full_disk_stops_no_traffic_when_the_lines_come_and_go() -> Result<()> {
         })
         .with_context(|| agent.log())?;
         sink.wait_more(secs(2))?;
+        drop(sender);
+        agent.stop()
+    })
+}
+
+/// Windows are always open, times short, and the learning group has no health check to wait for.
+fn movable() -> String {
+    let check = "health = { name = \"learning.school.example\", path = \"/health\", body = \"healthy\", ca_file = \"lab-ca.pem\" }\n";
+    let window = "days = [\"sat\", \"sun\"]\nfrom = \"18:00\"\nto = \"06:00\"\n";
+    let always = "days = [\"mon\", \"tue\", \"wed\", \"thu\", \"fri\", \"sat\", \"sun\"]\nfrom = \"00:00\"\nto = \"00:00\"\n";
+    let quick = "\n[migration.thresholds]\ncheck_interval_moving = \"500ms\"\ncheck_timeout = \"1s\"\n";
+    let times = |plan: String| plan.replace("\"5min\"", "\"4s\"").replace("\"1h\"", "\"4s\"");
+    times(PLAN.replace(check, "").replace(window, always)) + quick
+}
+
+#[test]
+fn a_move_that_cannot_be_written_down_does_not_happen() -> Result<()> {
+    in_world(|world| {
+        echo_service()?;
+        let sinks = (Sink::listen("carrier", FAR)?, Sink::listen("internet", FAR)?);
+        let state = tiny_disk(world)?;
+        std::fs::write(world.path("plan.toml"), movable())?;
+        let agent = Setup::new(world).start()?;
+        until(secs(15), "paths up", || {
+            Ok(agent.sockets.status()?.paths.iter().all(|path| path.health == "up"))
+        })?;
+        let sender = Sender::start("learning", FAR)?;
+        sinks.0.wait_more(secs(5))?;
+        let start = || {
+            agent.sockets.ask(seimon_ipc::control::Command::Migrate {
+                zone: seimon_plan::ZoneId::new("learning")?,
+                group: seimon_plan::GroupId::new("internet")?,
+                action: seimon_ipc::control::MigrateAction::Start { to: None },
+            })
+        };
+        let group = || -> Result<seimon_ipc::control::GroupStatus> {
+            let groups = agent.sockets.status()?.groups;
+            groups.into_iter().find(|group| group.group.as_str() == "internet").context("no such group")
+        };
+        leave_no_slack(&agent, &movable(), &state)?;
+        fill(&state)?;
+        let answer = start()?;
+        until(secs(5), "it stays where it is", || {
+            let group = group()?;
+            Ok(group.state == "Steady" && group.path.is_some_and(|path| path.as_str() == "closed"))
+        })
+        .with_context(|| format!("{answer:?}\n{}", agent.log()))?;
+        ensure!(agent.sockets.has_event("dataplane", "could not be saved")?, "{answer:?}\n{}", agent.log());
+        let before = sinks.1.count();
+        std::thread::sleep(secs(3));
+        sinks.0.wait_more(secs(1))?;
+        ensure!(sinks.1.count() == before, "somebody was moved");
+        ensure!(group()?.state == "Steady");
+        // With space there is no other obstacle.
+        std::fs::remove_file(state.join("filler"))?;
+        let answer = start()?;
+        ensure!(matches!(answer, Response::Done { .. }), "{answer:?}");
+        until(secs(15), "new clients go the new way", || {
+            Ok(group()?.path.is_some_and(|path| path.as_str() == "direct"))
+        })
+        .with_context(|| agent.log())?;
         drop(sender);
         agent.stop()
     })
