@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use seimon_ipc::control::{Event, Explanation};
+use seimon_ipc::control::{Bilingual, Event, Explanation};
 
 use crate::args::Lang;
 use crate::screen::{Look, Paint, clean};
@@ -31,7 +31,31 @@ pub(crate) fn explanation(lang: Lang, look: Look, explanation: &Explanation) -> 
         }
     }
     for why in &explanation.why {
-        text.push_str(&look.indented(2, &format!("- {}", pick(lang, why))));
+        text.push_str(&look.item(2, &pick(lang, why)));
+    }
+    text
+}
+
+/// A list of reasons. One that has several lines keeps them, and stands between empty lines.
+pub(crate) fn refusal(lang: Lang, look: Look, reasons: &[Bilingual]) -> String {
+    let mut text = say(lang, "実行しませんでした。\n", "Not done:\n");
+    let reasons: Vec<Vec<String>> = reasons.iter().map(|reason| words::pick_lines(lang, reason)).collect();
+    let spaced = reasons.iter().any(|lines| lines.len() > 1);
+    for lines in &reasons {
+        if spaced {
+            text.push('\n');
+        }
+        match lines.as_slice() {
+            [line] => text.push_str(&look.item(2, line)),
+            // Whoever wrote it has laid it out: a quotation is not to be broken.
+            lines => {
+                for (i, line) in lines.iter().enumerate() {
+                    let mark = if i == 0 { "- " } else { "  " };
+                    text.push_str(format!("  {mark}{line}").trim_end());
+                    text.push('\n');
+                }
+            }
+        }
     }
     text
 }

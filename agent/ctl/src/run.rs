@@ -248,12 +248,7 @@ impl Shell<'_> {
     }
 
     fn refusal(&self, reasons: &[seimon_ipc::control::Bilingual]) -> io::Result<()> {
-        let mut err = io::stderr().lock();
-        writeln!(err, "{}", say(self.lang, "実行しませんでした。", "Not done:"))?;
-        for reason in reasons {
-            write!(err, "{}", self.look.indented(2, &format!("- {}", pick(self.lang, reason))))?;
-        }
-        Ok(())
+        io::stderr().lock().write_all(answers::refusal(self.lang, self.look, reasons).as_bytes())
     }
 
     /// Prints until the agent hangs up, which is an error: it should not.

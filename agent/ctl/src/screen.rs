@@ -60,10 +60,24 @@ impl Look {
 
     /// Text broken into lines of this screen, each behind so many blanks.
     pub(crate) fn indented(self, blanks: usize, text: &str) -> String {
+        self.hanging(blanks, "", text)
+    }
+
+    /// An item of a list: its further lines begin below the first one's words.
+    pub(crate) fn item(self, blanks: usize, text: &str) -> String {
+        self.hanging(blanks, "- ", text)
+    }
+
+    fn hanging(self, blanks: usize, mark: &str, text: &str) -> String {
+        let blanks = blanks + width(mark);
         let indent = " ".repeat(blanks);
         wrap(&clean(text), self.columns.saturating_sub(blanks).max(NARROWEST / 2))
             .into_iter()
-            .map(|line| format!("{indent}{line}\n"))
+            .enumerate()
+            .map(|(i, line)| match i {
+                0 => format!("{}{mark}{line}\n", " ".repeat(blanks - width(mark))),
+                _ => format!("{indent}{line}\n"),
+            })
             .collect()
     }
 }

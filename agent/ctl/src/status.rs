@@ -185,7 +185,7 @@ fn dataplane(lang: Lang, look: Look, dataplane: &DataplaneStatus) -> String {
     };
     let mut text = look.indented(2, &format!("{verified}{repairs}"));
     for problem in &dataplane.problems {
-        text.push_str(&look.indented(2, &format!("- {problem}")));
+        text.push_str(&look.item(2, problem));
     }
     text
 }

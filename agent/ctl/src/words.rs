@@ -8,12 +8,22 @@ use crate::args::Lang;
 use crate::client::{Allowed, ClientError};
 use crate::screen::clean;
 
+/// In one line.
 pub(crate) fn pick(lang: Lang, text: &Bilingual) -> String {
+    clean(as_written(lang, text))
+}
+
+/// With the lines that it was given, each of them cleaned; never empty.
+pub(crate) fn pick_lines(lang: Lang, text: &Bilingual) -> Vec<String> {
+    as_written(lang, text).trim_end().split('\n').map(clean).collect()
+}
+
+fn as_written(lang: Lang, text: &Bilingual) -> &str {
     let (first, second) = match lang {
         Lang::Ja => (&text.ja, &text.en),
         Lang::En => (&text.en, &text.ja),
     };
-    clean(if first.is_empty() { second } else { first })
+    if first.is_empty() { second } else { first }
 }
 
 pub(crate) fn say(lang: Lang, ja: &str, en: &str) -> String {

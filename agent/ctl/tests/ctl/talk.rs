@@ -280,6 +280,40 @@ fn turned_away(gid: u32, lang: &str) -> Result<Option<String>> {
 }
 
 #[test]
+fn the_reasons_of_a_refusal_are_a_list_that_keeps_their_lines() -> Result<()> {
+    let vetoes = vec![
+        both(
+            "今は切り替えてよい時間帯ではありません。次に始められるのは 2026-11-26 18:00 です。それまで待つか、計画の時間帯を変えてください。",
+            "This is outside the hours in which a move may begin. They next open at 2026-11-26 18:00: wait, or change the plan's windows.",
+        ),
+        both("時計が正しいと確かめられていません。", "The clock is not known to be right."),
+    ];
+    // As the agent sends a plan's errors.
+    let defects = vec![
+        both(
+            "/etc/seimon/site.toml:2:1: エラー[plan/unknown-key]: 「foo」という項目はありません\n  2 | foo = 1\n  対処: 綴りを確かめるか、この行を消してください",
+            "/etc/seimon/site.toml:2:1: error[plan/unknown-key]: there is no key `foo`\n  2 | foo = 1\n  to do: check its spelling, or remove the line",
+        ),
+        both(
+            "/etc/seimon/site.toml:7:9: エラー[plan/permit-over]: 許可の期限が過ぎています\n  7 | until = \"2025-03-31\"  # 年度の終わりに、学校教育課が毎年確かめてから一年延ばすことになっている\n  対処: まだ要るなら期限を延ばし、要らないなら許可を消してください",
+            "/etc/seimon/site.toml:7:9: error[plan/permit-over]: the permit's last day is past\n  7 | until = \"2025-03-31\"  # a comment longer than the screen is wide, which is not to be broken\n  to do: extend it if it is still needed, else remove the permit",
+        ),
+        both("一行だけの理由です。", "A reason of one line."),
+        both("前の計画\x1b[2J\n  のまま\x07です", "the plan before\x1b[2J\n  stays\x07"),
+    ];
+    for (name, reasons) in [("vetoes", vetoes), ("defects", defects)] {
+        for lang in ["ja", "en"] {
+            let refused = Response::Refused { reasons: reasons.clone() };
+            let (shown, _) = ask(&refused, &["--lang", lang, "migrate", "start", "affairs/affairs"])?;
+            assert_eq!((shown.code, shown.out.as_str()), (Some(1), ""));
+            assert!(!shown.err.contains(['\x1b', '\x07']), "{}", shown.err);
+            golden(&format!("tests/golden/refused-{name}.{lang}.txt"), &shown.err);
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn whoever_may_not_ask_is_told_which_group_to_join() -> Result<()> {
     for lang in ["ja", "en"] {
         if let Some(told) = turned_away(4_000_000, lang)? {
