@@ -11,7 +11,7 @@ use seimon_core::network_plan::{FlowKill, PathChoice, PathIndex, ZoneGroupIndex}
 use seimon_core::status;
 use seimon_ipc::probe::{FromProbe, ToProbe};
 use seimon_ipc::resolver::{FromResolver, LISTENERS_ENV, Listener, PathUp, ToResolver, Transport};
-use seimon_plan::{PathId, ValidSitePlan};
+use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId};
 
 use crate::agent::{Agent, ProbeState, clock_floor_every, gateway_paths, today};
 use crate::census;
@@ -556,7 +556,17 @@ impl Agent {
             neighbours.extend(self.network.neighbours(&bridge)?);
         }
         let plan = self.network.plan().clone();
-        let keep = census::to_keep(&findings.active, &neighbours, &affinity, |index| {
+        let mut active = findings.active;
+        let by_ipv4: Vec<_> = active
+            .iter()
+            .filter(|((index, _), source)| {
+                source.is_ipv4()
+                    && names.get(index).is_some_and(|(zone, group)| carries_ipv6_in_part(&plan, zone, group))
+            })
+            .map(|&((index, _), source)| ((index, PathIndex::BY_IPV4), source))
+            .collect();
+        active.extend(by_ipv4);
+        let keep = census::to_keep(&active, &neighbours, &affinity, |index| {
             names.get(&index).map_or(std::time::Duration::ZERO, |(_, group)| plan.session_idle(group).0)
         });
         self.network.keep_affinity(keep)
@@ -576,6 +586,14 @@ pub(crate) fn bare_view(plan: &ValidSitePlan, boot: &seimon_core::migration::Boo
     };
     let clock = if now.trusted { ClockTrust::Trusted } else { ClockTrust::NotTrusted };
     View { window, clock, paths: BTreeMap::new(), boot: boot.clone(), wall_ms: now.wall.as_millisecond() }
+}
+
+/// Some paths of the route carry IPv6 and others do not.
+fn carries_ipv6_in_part(plan: &ValidSitePlan, zone: &ZoneId, group: &GroupId) -> bool {
+    let Some(route) = plan.route(zone, group) else { return false };
+    let carries =
+        |path: &PathId| plan.paths.get(path).is_some_and(|path| path.ipv6 != seimon_plan::PathIpv6::None);
+    route.paths.iter().any(carries) && !route.paths.iter().all(carries)
 }
 
 fn child_environment() -> Vec<(String, String)> {

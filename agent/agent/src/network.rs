@@ -12,7 +12,7 @@ use seimon_board::{Instant, InterfaceName, MacAddress};
 use seimon_core::network_plan::{
     AffinityEntry, Allocation, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, FlowKill, Generation,
     Link, LinkKind, NetworkPlan, Observed, PathChoice, PathIndex, RouteKind, ZoneGroupIndex, compile,
-    current_element, diff, gateway_element, real_elements, render_replacement, verify,
+    current_element, diff, gateway_element, real_elements, render_replacement, twin_element, verify,
 };
 use seimon_dataplane::Linux;
 use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId};
@@ -20,6 +20,9 @@ use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId};
 use crate::sabotage::Sabotage;
 
 pub(crate) type Choices = BTreeMap<(ZoneId, GroupId), PathChoice>;
+
+/// Run-time maps that hold what the resolver has found out. (`current` follows the choices.)
+const LEARNT: [&str; 3] = ["real4", "real6", "twin6"];
 
 /// Where a name is on a path.
 pub(crate) type Bindings = BTreeMap<(ZoneId, String, PathId), (Option<Ipv4Addr>, Option<Ipv6Addr>)>;
@@ -137,7 +140,7 @@ impl Network {
     pub(crate) fn adopt(&mut self) -> Result<()> {
         let observed = self.observe()?;
         let Some(table) = observed.table else { return Ok(()) };
-        for name in ["real4", "real6"] {
+        for name in LEARNT {
             let (Some(map), Some(elements)) =
                 (self.compiled.ruleset.maps.get_mut(name), table.elements.get(name))
             else {
@@ -283,7 +286,7 @@ impl Network {
                 .context("the plan cannot be made into a network")?;
         self.sabotage.maim(&mut compiled);
         // Inside addresses outlive generations, and so does what is known of them.
-        for name in ["real4", "real6"] {
+        for name in LEARNT {
             if let (Some(new), Some(old)) =
                 (compiled.ruleset.maps.get_mut(name), self.compiled.ruleset.maps.get(name))
             {
@@ -313,7 +316,7 @@ impl Network {
                 .context("the plan cannot be made into a network")?;
         for (name, map) in &mut compiled.ruleset.maps {
             if let Some(current) = self.compiled.ruleset.maps.get(name)
-                && (name == "real4" || name == "real6")
+                && LEARNT.contains(&name.as_str())
             {
                 map.elements.clone_from(&current.elements);
             }
@@ -443,20 +446,35 @@ impl Network {
             old4.filter(|_| ipv4.is_none()),
             old6.filter(|_| ipv6.is_none()),
         );
-        if !gone.is_empty() {
-            self.dataplane.apply(&ChangeSet {
-                changes: vec![Change::Elements { remove: gone.clone(), add: Vec::new() }],
-            })?;
-            for element in gone {
-                for plan in [Some(&mut self.compiled), self.verified.as_mut()].into_iter().flatten() {
-                    if let Some(map) = plan.ruleset.maps.get_mut(&element.container) {
-                        map.elements.remove(&element.key);
-                    }
+        self.take_out(gone)?;
+        self.replace(wanted)?;
+        self.bindings.insert(key, (ipv4, ipv6));
+        self.keep_twin(zone, name)
+    }
+
+    /// Whether clients may be held to IPv4 for this name: only while it has such an address.
+    fn keep_twin(&mut self, zone: &ZoneId, name: &str) -> Result<()> {
+        let Some(element) = twin_element(&self.allocation, zone, name) else { return Ok(()) };
+        let by_ipv4 =
+            self.bindings.iter().any(|((z, n, _), (ipv4, _))| z == zone && n == name && ipv4.is_some());
+        if by_ipv4 { self.replace(vec![element]) } else { self.take_out(vec![element]) }
+    }
+
+    /// Elements of run-time maps taken out, in the kernel and in what is meant.
+    fn take_out(&mut self, elements: Vec<Element>) -> Result<()> {
+        let remove: Vec<Element> = elements.iter().filter_map(|element| self.existing(element)).collect();
+        if remove.is_empty() {
+            return Ok(());
+        }
+        let change = Change::Elements { remove: remove.clone(), add: Vec::new() };
+        self.dataplane.apply(&ChangeSet { changes: vec![change] })?;
+        for element in remove {
+            for plan in [Some(&mut self.compiled), self.verified.as_mut()].into_iter().flatten() {
+                if let Some(map) = plan.ruleset.maps.get_mut(&element.container) {
+                    map.elements.remove(&element.key);
                 }
             }
         }
-        self.replace(wanted)?;
-        self.bindings.insert(key, (ipv4, ipv6));
         Ok(())
     }
 
@@ -492,7 +510,8 @@ impl Network {
     }
 
     pub(crate) fn refresh_affinity(&mut self) -> Result<&[AffinityEntry]> {
-        let paths: Vec<PathIndex> = self.allocation.paths.values().copied().collect();
+        let paths: Vec<PathIndex> =
+            self.allocation.paths.values().copied().chain([PathIndex::BY_IPV4]).collect();
         self.affinity = self.dataplane.affinity(&paths)?;
         Ok(&self.affinity)
     }

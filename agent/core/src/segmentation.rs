@@ -17,7 +17,8 @@
 //!  between ─ (path, from, to) as planned; policy drop
 //!  leaving ─ nat_<path>
 //! ```
-//! The same with 6 for IPv6. Nothing walks along the permits.
+//! The same with 6 for IPv6, where a known flow's source is looked at as well: IPv4's is by routing. Nothing walks along
+//! the permits.
 
 mod builder;
 mod classify;

@@ -6,9 +6,10 @@
 //! |---|---|---|
 //! | 90 | from a zone's or line's interface, unmarked: prohibit | nothing is forwarded when our table is gone |
 //! | 100 | table of the zones | answers find the zones before any path |
+//! | 110 | from a line's interface: dropped | what comes in by a line goes to a zone or nowhere, whatever flow it claims |
 //! | 150 | from a path's local source: that path's table | a process chooses a path by its source address |
 //! | 200 | marked: that path's table | |
-//! | 900 | from a zone or line, marked, or from a path's source: prohibit | a path without a route leads nowhere else |
+//! | 900 | from a zone, marked, or from a path's source: prohibit | a path without a route leads nowhere else |
 //! | 33000 | our own, still without a route: the gateway's first path | a source address can be chosen |
 
 use std::collections::BTreeMap;
@@ -238,7 +239,12 @@ fn rules(terrain: &Terrain<'_>, gateway: &PathId) -> Result<Vec<IpRule>, Compile
             let matches =
                 RuleMatch { iif: Some((*iif).clone()), fwmark: Some((0, mask)), ..RuleMatch::default() };
             add(90, matches, RuleAction::Prohibit);
-            add(900, RuleMatch { iif: Some((*iif).clone()), ..RuleMatch::default() }, RuleAction::Prohibit);
+            // A forged packet of a known flow would be marked, and leave by that flow's line. To answer it would be to
+            // answer the one whose source was forged.
+            let is_line = terrain.lines.values().any(|line| line == *iif);
+            let (priority, action) =
+                if is_line { (110, RuleAction::Blackhole) } else { (900, RuleAction::Prohibit) };
+            add(priority, RuleMatch { iif: Some((*iif).clone()), ..RuleMatch::default() }, action);
         }
         add(100, RuleMatch::default(), RuleAction::Table(ZONES_TABLE));
         for path in terrain.paths.values() {

@@ -16,6 +16,8 @@ pub(crate) const CURRENT: &str = "current";
 /// Map: path . inside address → the address that the name has there.
 pub(crate) const REAL4: &str = "real4";
 pub(crate) const REAL6: &str = "real6";
+/// Map: inside IPv6 addresses whose name is also known to have an IPv4 address → refused to those who are to stay with it.
+pub(crate) const TWIN6: &str = "twin6";
 /// Chain that answers "not permitted" at once.
 pub(crate) const REFUSE: &str = "refuse";
 
@@ -91,6 +93,12 @@ pub fn real_elements(
         value: Some(Value::Ipv6(real)),
     });
     four.into_iter().chain(six).collect()
+}
+
+/// Present while the zone's name is known to have an IPv4 address on some path: then a client may be told to stay with IPv4.
+pub fn twin_element(allocation: &Allocation, zone: &ZoneId, name: &str) -> Option<Element> {
+    let (_, inside6) = allocation.inside.get(&(zone.clone(), name.to_owned()))?;
+    Some(Element { container: TWIN6.into(), key: Key(vec![KeyPart::Ipv6(*inside6)]), value: Some(goto(REFUSE)) })
 }
 
 /// The elements of `current` that a plan begins with.

@@ -71,7 +71,10 @@ pub struct RuleMatch {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RuleAction {
     Table(u32),
+    /// ICMP "administratively prohibited".
     Prohibit,
+    /// Dropped without a word.
+    Blackhole,
 }
 
 /// `net/ipv4/ip_forward` = `1`: path below `/proc/sys`.

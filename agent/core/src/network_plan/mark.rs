@@ -52,6 +52,10 @@ impl Mark {
 }
 
 impl PathIndex {
+    /// Not a path: under this number the kernel learns which clients began their log-in over IPv4, in groups whose paths
+    /// do not all carry IPv6. Until they are quiet they stay with IPv4, or a service would see two addresses.
+    pub const BY_IPV4: Self = Self(0xfc);
+
     pub const fn mark(self) -> Mark {
         Mark(self.0 as u32)
     }

@@ -29,7 +29,7 @@ pub use change::{
 };
 pub use compile::{CompileError, PathChoice, compile};
 pub use diff::diff;
-pub use elements::{current_element, gateway_element, real_elements};
+pub use elements::{current_element, gateway_element, real_elements, twin_element};
 pub use fingerprint::key_type_text;
 pub use link::{Address, IpRule, Link, LinkKind, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
 pub use mark::{Mark, PathIndex, ZONES_TABLE, ZoneGroupIndex};
@@ -41,7 +41,7 @@ pub use ruleset::{
 };
 
 pub(crate) use elements::{
-    CURRENT, REAL4, REAL6, REFUSE, affinity_set, gateway_chain, goto, use_chain, via_chain,
+    CURRENT, REAL4, REAL6, REFUSE, TWIN6, affinity_set, gateway_chain, goto, use_chain, via_chain,
 };
 pub(crate) use terrain::{PathGround, RouteGround, Terrain, ZoneGround};
 

@@ -124,6 +124,15 @@ impl<'a> Terrain<'a> {
         Ok(Self { plan, allocation, zones, paths, lines, routes })
     }
 
+    /// Some paths of the route carry IPv6 and others do not.
+    pub(crate) fn carries_ipv6_in_part(&self, route: &RouteGround<'_>) -> Result<bool, CompileError> {
+        let mut carrying = 0;
+        for path in &route.paths {
+            carrying += usize::from(self.path(path)?.has_ipv6());
+        }
+        Ok(carrying != 0 && carrying != route.paths.len())
+    }
+
     pub(crate) fn path(&self, id: &PathId) -> Result<&PathGround<'a>, CompileError> {
         self.paths.get(id).ok_or_else(|| CompileError::unknown("path", id))
     }

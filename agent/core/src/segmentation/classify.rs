@@ -9,7 +9,7 @@ use super::is_internet;
 use super::permits::{ANY, AS_LOCAL, CLOSED4, CLOSED6, PERMIT, PROBE_EXTRA, WIDE_MAP};
 use crate::network_plan::{
     CURRENT, CompileError, Hook, Key, KeyPart, KeyType, Mark, PathGround, PathIndex, REFUSE, RouteGround,
-    Terrain, Value, ValueType, ZoneGround, affinity_set, goto, use_chain, via_chain,
+    TWIN6, Terrain, Value, ValueType, ZoneGround, affinity_set, goto, use_chain, via_chain,
 };
 
 /// Learnt clients a path: 65,536 entries take about 8 MiB of kernel memory.
@@ -31,6 +31,8 @@ pub(super) fn write_packet(path: u32) -> String {
 
 pub(super) fn chains(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileError> {
     entry(terrain, builder);
+    builder.learnt_set(&affinity_set(PathIndex::BY_IPV4), &[KeyType::Mark, KeyType::Ether], AFFINITY_SIZE);
+    builder.runtime_map(TWIN6, &[KeyType::Ipv6], ValueType::Verdict, BTreeMap::new());
     for path in terrain.paths.values() {
         let set = affinity_set(path.index);
         builder.learnt_set(&set, &[KeyType::Mark, KeyType::Ether], AFFINITY_SIZE);
@@ -61,6 +63,13 @@ fn fill(mut chain: super::builder::Filling<'_>, statements: &[String], because: 
     }
 }
 
+const KNOWN: &str = "known flows keep their path";
+
+/// Known flows leave the classification here.
+fn known_flow() -> String {
+    format!("ct mark & {:#x} vmap @restore", Mark::PATH_MASK)
+}
+
 fn entry(terrain: &Terrain<'_>, builder: &mut Builder) {
     let mut restore = BTreeMap::new();
     for path in terrain.paths.values() {
@@ -83,9 +92,10 @@ fn entry(terrain: &Terrain<'_>, builder: &mut Builder) {
     }
     builder
         .base("pre", "filter", Hook::Prerouting, -150)
-        .rule(format!("ct mark & {:#x} vmap @restore", Mark::PATH_MASK), "known flows keep their path")
+        .rule(format!("meta nfproto ipv4 {}", known_flow()), KNOWN)
         .rule("meta nfproto ipv4 iifname vmap @ingress4", "new flows by where they come from")
-        .rule("meta nfproto ipv6 iifname vmap @ingress6", "new flows by where they come from");
+        // Routing finds forged IPv4 sources of known flows (rp_filter); for IPv6 the kernel has nothing like it.
+        .rule("meta nfproto ipv6 iifname vmap @ingress6", "by where they come from, sources first");
 }
 
 fn keep(builder: &mut Builder, path: PathIndex) {
@@ -132,6 +142,7 @@ fn from_line(terrain: &Terrain<'_>, builder: &mut Builder, path: &PathGround<'_>
         terrain.zone_nets6().chain([inside.ipv6.trunc()]).map(|net| net.to_string()).collect();
     builder
         .chain(format!("up_{}", path.index.0))
+        .rule(format!("meta nfproto ipv6 {}", known_flow()), KNOWN)
         .rule("ct state invalid drop", because.clone())
         .rule("ct state untracked accept", "neighbour discovery")
         .rule(format!("ip saddr {{ {} }} drop", four.join(", ")), "a source of ours comes from no line")
@@ -209,17 +220,18 @@ fn zone4(terrain: &Terrain<'_>, builder: &mut Builder, zone: &ZoneGround<'_>) ->
 
 fn zone6(terrain: &Terrain<'_>, builder: &mut Builder, zone: &ZoneGround<'_>) -> Result<(), CompileError> {
     let slug = &zone.slug;
-    let known = format!("ct state vmap {{ invalid : goto {STRAY}, untracked : accept }}");
     let mut chain = builder.chain(format!("zone6_{slug}"));
-    chain.rule(known, "a packet of no known flow; neighbour discovery");
     let spoof = match zone.zone.ipv6 {
         Some(net) => format!("sources in zone {} are {}", zone.id, net.trunc()),
         None => format!("zone {} has no IPv6", zone.id),
     };
     match zone.zone.ipv6 {
         Some(net) => {
+            let known = format!("ct state vmap {{ invalid : goto {STRAY}, untracked : accept }}");
             chain
                 .rule(format!("ip6 saddr != {} goto odd6_{slug}", net.trunc()), spoof.clone())
+                .rule(known_flow(), KNOWN)
+                .rule(known, "a packet of no known flow; neighbour discovery")
                 .rule(format!("goto look6_{slug}"), format!("zone {}", zone.id));
         }
         None => {
@@ -231,7 +243,9 @@ fn zone6(terrain: &Terrain<'_>, builder: &mut Builder, zone: &ZoneGround<'_>) ->
     let local = "ip6 saddr fe80::/10";
     builder
         .chain(format!("odd6_{slug}"))
+        .rule("ct state untracked accept", "neighbour discovery")
         .rule("iifname . ip6 saddr . ether saddr vmap @probes6", "probe hosts")
+        .rule(format!("{local} ct state established,related accept"), "answers to the gateway, on the link")
         .rule(format!("{local} udp dport 547 goto {AS_LOCAL}"), "DHCPv6")
         .rule(
             format!("{local} ip6 daddr fe80::/10 icmpv6 type echo-request goto {AS_LOCAL}"),
@@ -253,6 +267,9 @@ fn probes(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileErr
         for (family, ip, extra) in [(4, "ip", PROBE_EXTRA[0]), (6, "ip6", PROBE_EXTRA[1])] {
             let hub = hub_elsewhere(terrain, zone, path, family == 6);
             let mut chain = builder.chain(name(family));
+            if family == 6 {
+                chain.rule(known_flow(), KNOWN);
+            }
             chain.rule(write_ct(path.index.mark()), because.clone()).rule(
                 format!(
                     "ct mark & {:#x} . {ip} daddr . meta l4proto . th dport vmap @{extra}",
@@ -274,6 +291,12 @@ fn probes(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileErr
     Ok(())
 }
 
+/// Statement that remembers the client until it has been quiet.
+fn learn(set: String, route: &RouteGround<'_>) -> String {
+    let (groups, idle) = (Mark::ZONE_GROUP_MASK, route.idle.as_secs().max(1));
+    format!("update @{set} {{ ct mark & {groups:#x} . ether saddr timeout {idle}s }}")
+}
+
 fn zone_group(
     terrain: &Terrain<'_>,
     builder: &mut Builder,
@@ -281,10 +304,20 @@ fn zone_group(
 ) -> Result<(), CompileError> {
     let who = format!("zone {}, group {}", route.zone, route.group);
     let groups = Mark::ZONE_GROUP_MASK;
+    let mixed = terrain.carries_ipv6_in_part(route)?;
     let mut chain = builder.chain(format!("zg_{}", route.index.0));
     // The path field stays: a probe host's is written already, and is part of the key below.
     let keep = !groups;
     chain.rule(format!("ct mark set ct mark & {keep:#010x} | {:#010x}", route.index.mark().0), who.clone());
+    if mixed {
+        chain.rule(
+            format!(
+                "meta nfproto ipv6 ct mark & {groups:#x} . ether saddr @{} ip6 daddr vmap @{TWIN6}",
+                affinity_set(PathIndex::BY_IPV4)
+            ),
+            format!("{who}: a log-in that began over IPv4 stays with it"),
+        );
+    }
     for id in &route.paths {
         let path = terrain.path(id)?;
         chain.rule(
@@ -309,15 +342,11 @@ fn zone_group(
         let both = Mark(route.index.mark().0 | path.index.mark().0);
         chain
             .rule(write_ct(both), because.clone())
-            .rule(
-                format!(
-                    "update @{} {{ ct mark & {groups:#x} . ether saddr timeout {}s }}",
-                    affinity_set(path.index),
-                    route.idle.as_secs().max(1)
-                ),
-                because.clone(),
-            )
-            .rule(write_packet(u32::from(path.index.0)), because);
+            .rule(learn(affinity_set(path.index), route), because.clone());
+        if mixed {
+            chain.rule(format!("meta nfproto ipv4 {}", learn(affinity_set(PathIndex::BY_IPV4), route)), because.clone());
+        }
+        chain.rule(write_packet(u32::from(path.index.0)), because);
     }
     Ok(())
 }

@@ -293,6 +293,7 @@ fn follow(
     let learnt = affinity
         .iter()
         .filter(|entry| Some(entry.client) == question.client && entry.zone_group == zone_group)
+        .filter(|entry| entry.path != PathIndex::BY_IPV4)
         .min_by_key(|entry| entry.path);
     if let Some(entry) = learnt {
         answer.path = path_with(net, entry.path);

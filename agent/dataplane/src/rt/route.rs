@@ -40,6 +40,7 @@ const FRA_TABLE: u16 = 15;
 const FRA_FWMASK: u16 = 16;
 const FRA_PROTOCOL: u16 = 21;
 const FR_ACT_TO_TBL: u8 = 1;
+const FR_ACT_BLACKHOLE: u8 = 6;
 const FR_ACT_PROHIBIT: u8 = 8;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -201,6 +202,7 @@ fn rule_message(rule: &IpRule) -> RuleMessage {
             message.attributes.push(RuleAttribute::Table(*table));
         }
         RuleAction::Prohibit => message.header.action = rule::RuleAction::Prohibit,
+        RuleAction::Blackhole => message.header.action = rule::RuleAction::Blackhole,
     }
     message
 }
@@ -231,6 +233,7 @@ fn read_rule(payload: &[u8]) -> Option<IpRule> {
         },
         action: match *payload.get(7)? {
             FR_ACT_TO_TBL => RuleAction::Table(number(FRA_TABLE)?),
+            FR_ACT_BLACKHOLE => RuleAction::Blackhole,
             FR_ACT_PROHIBIT => RuleAction::Prohibit,
             _ => return None,
         },
