@@ -174,11 +174,12 @@ fn first_port(plan: &SitePlan, service: Option<&ServiceId>, protocol: Protocol) 
     service.ports.iter().find(|spec| spec.protocol == protocol).map(|spec| spec.first)
 }
 
+/// One line for readers of either language: what the administrator wrote stays as it is.
 fn words(permit: &Permit) -> String {
     let Permit { from, to, ports, who, why, until } = permit;
     let ports = ports.iter().map(PortSpec::to_string).collect::<Vec<_>>().join(" ");
     let ports = if ports.is_empty() { ports } else { format!(" {ports}") };
-    format!("{from} → {to}{ports} ({why}; {who}; until {until})")
+    format!("{from} → {to}{ports} ({why}; {who}; {until} まで / until {until})")
 }
 
 /// The permit by which the address is reached, and the service that it is.

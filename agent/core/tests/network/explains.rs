@@ -38,6 +38,8 @@ fn a_permitted_name_is_explained_with_permit_path_and_addresses() {
     let answer = ask("affairs", "affairs.school.example", None);
     assert_eq!(answer.outcome, Outcome::Leaves);
     assert!(answer.rule.contains("校務支援システムの利用"), "{}", answer.rule);
+    // Its last day in both languages: the rule is one text.
+    assert!(answer.rule.contains(" まで / until 20"), "{}", answer.rule);
     assert_eq!(answer.path.unwrap().as_str(), "closed");
     assert_eq!(answer.inside.len(), 2);
     assert_eq!(answer.real, ["10.50.0.80".parse::<std::net::IpAddr>().unwrap()]);
