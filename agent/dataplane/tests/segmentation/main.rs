@@ -8,7 +8,10 @@
 //! Whoever is reached answers with its name and the source that it saw; every node's kernel notes what arrives. Each test
 //! runs in private namespaces of its own, in a process of its own; where that is not permitted it says `skipped`.
 
+mod edges;
+mod gateway;
 mod matrix;
+mod moving;
 mod probing;
 mod schools;
 mod world;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::net::{AddressFamily, SocketType, ipproto};
 
-use crate::world::inside;
+use crate::world::{inside, sh};
 
 /// Nobody answers within this: dropped.
 const SILENCE: Duration = Duration::from_millis(400);
@@ -60,17 +60,21 @@ pub(crate) fn ask_here(to: IpAddr, kind: Kind) -> Result<Seen> {
             };
             Ok(Seen::Answer { by: by.to_owned(), from: from.parse().context(words.clone())? })
         }
-        Err(error) => match error.kind() {
-            ErrorKind::TimedOut | ErrorKind::WouldBlock => Ok(Seen::Silent),
-            ErrorKind::ConnectionRefused
-            | ErrorKind::ConnectionReset
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::PermissionDenied => Ok(Seen::Refused),
-            _ => bail!("{kind:?} to {to}: {error}"),
-        },
+        Err(error) if SILENT.contains(&error.kind()) => Ok(Seen::Silent),
+        Err(error) if REFUSED.contains(&error.kind()) => Ok(Seen::Refused),
+        Err(error) => bail!("{kind:?} to {to}: {error}"),
     }
 }
+
+const SILENT: [ErrorKind; 2] = [ErrorKind::TimedOut, ErrorKind::WouldBlock];
+/// A reset, a closed port, and the ICMP errors with which nft rejects.
+const REFUSED: [ErrorKind; 5] = [
+    ErrorKind::ConnectionRefused,
+    ErrorKind::ConnectionReset,
+    ErrorKind::HostUnreachable,
+    ErrorKind::NetworkUnreachable,
+    ErrorKind::PermissionDenied,
+];
 
 fn tcp(to: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&to, SILENCE)?;
@@ -166,4 +170,34 @@ fn answer(mut stream: TcpStream, node: &str) -> std::io::Result<()> {
         stream.write_all(words.as_bytes())?;
     }
     Ok(())
+}
+
+/// Sends `words` from `source` (which need not be the node's own), and hopes for nothing.
+pub(crate) fn send_as(node: &str, source: SocketAddr, to: SocketAddr, words: &str) -> Result<()> {
+    let prefix = if source.is_ipv4() { "/32 dev lo" } else { "/128 dev lo nodad" };
+    // There already when it is the node's own, or was used before.
+    let _known = sh(node, &format!("ip address add {}{prefix}", source.ip()));
+    inside(node, || {
+        let socket = UdpSocket::bind(source).with_context(|| format!("{node} {source}"))?;
+        // The node itself may have no way there.
+        let _refused = socket.send_to(words.as_bytes(), to);
+        Ok(())
+    })
+}
+
+/// A connection that stays.
+pub(crate) fn connect(node: &str, to: SocketAddr) -> Result<TcpStream> {
+    let stream =
+        inside(node, || TcpStream::connect_timeout(&to, SILENCE).with_context(|| format!("{node} → {to}")))?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    Ok(stream)
+}
+
+/// Who is at the other end.
+pub(crate) fn who(stream: &mut TcpStream) -> std::io::Result<String> {
+    stream.write_all(b"who")?;
+    let mut words = [0; 128];
+    let length = stream.read(&mut words)?;
+    let words = String::from_utf8_lossy(&words[..length]).into_owned();
+    Ok(words.split_once('|').map(|(node, _)| node.to_owned()).unwrap_or(words))
 }

@@ -22,14 +22,17 @@ LAN6 = { interface = "lan6", role = "lan" }
 "#;
 
 /// The example, its internet line narrowed as PPPoE does.
+fn narrow_town() -> String {
+    TOWN.replacen("[lines.internet]", "[lines.internet]\nmtu = 1454", 1)
+}
+
 pub(crate) fn two_line_town() -> Result<ValidSitePlan> {
-    let narrow = "[lines.internet]\nmtu = 1454";
-    valid(&TOWN.replacen("[lines.internet]", narrow, 1))
+    valid(&narrow_town())
 }
 
 /// The same town with six zones, all with IPv6. The hub belongs to affairs and management; every other zone is closed to it.
 pub(crate) fn six_zones() -> Result<ValidSitePlan> {
-    let mut plan: toml::Table = TOWN.parse().context("the example")?;
+    let mut plan: toml::Table = narrow_town().parse().context("the example")?;
     let zones: toml::Table = SIX.parse().context("zones")?;
     for key in ["zones", "permits"] {
         let value = zones.get(key).context("a key")?.clone();

@@ -180,6 +180,14 @@ impl World {
         for node in &nodes {
             links += &format!("netns add {node}\n");
         }
+        batch(None, &std::mem::take(&mut links))?;
+        at_once(&nodes, |_| {
+            // Addresses are usable from the first moment, also those of links that are still to be made.
+            for whose in ["all", "default"] {
+                std::fs::write(format!("/proc/sys/net/ipv6/conf/{whose}/accept_dad"), "0")?;
+            }
+            Ok(())
+        })?;
         for (port, node) in &cables {
             links += &format!("link add {port} netns gw type veth peer name eth0 netns {node}\n");
         }
