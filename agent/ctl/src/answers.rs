@@ -81,8 +81,8 @@ pub(crate) fn event(lang: Lang, event: &Event) -> String {
         (None, Some(group)) => words.push(group.to_string()),
         (None, None) => {}
     }
-    let of_state = |word: &String| words::state(lang, word);
-    match (event.from.as_ref().map(of_state), event.to.as_ref().map(of_state)) {
+    let in_words = |word: &String| words::of_event(lang, &event.kind, word);
+    match (event.from.as_ref().map(in_words), event.to.as_ref().map(in_words)) {
         (Some(from), Some(to)) => words.push(format!("{from} → {to}")),
         (Some(only), None) | (None, Some(only)) => words.push(only),
         (None, None) => {}

@@ -57,6 +57,15 @@ pub(crate) fn state(lang: Lang, state: &str) -> String {
     say(lang, ja, en)
 }
 
+/// What an event of this kind goes from or to: a group's state, a path's or a service's health.
+pub(crate) fn of_event(lang: Lang, kind: &str, word: &str) -> String {
+    match kind {
+        "path" => path_health(lang, word),
+        "check" => service_health(lang, word),
+        _ => state(lang, word),
+    }
+}
+
 pub(crate) fn path_health(lang: Lang, health: &str) -> String {
     let (ja, en) = match health {
         "up" => ("使える", "up"),
@@ -69,7 +78,8 @@ pub(crate) fn path_health(lang: Lang, health: &str) -> String {
 
 pub(crate) fn service_health(lang: Lang, health: &str) -> String {
     let (ja, en) = match health {
-        "good" => ("正常", "good"),
+        // The status says good, an event well.
+        "good" | "well" => ("正常", "good"),
         "ill" => ("異常", "ill"),
         "unknown" => ("確認中", "not known yet"),
         other => return clean(other),

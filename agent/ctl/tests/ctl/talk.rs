@@ -432,6 +432,36 @@ fn events_come_as_lines_until_the_agent_hangs_up() -> Result<()> {
 }
 
 #[test]
+fn the_words_of_events_are_the_readers() -> Result<()> {
+    let of = |kind: &str, to: &str| Event {
+        kind: kind.to_owned(),
+        from: None,
+        to: Some(to.to_owned()),
+        reason: both("", ""),
+        ..event(1)
+    };
+    for (kind, word, ja, en) in [
+        ("path", "up", "使える", "up"),
+        ("path", "down", "不通", "down"),
+        ("path", "unknown", "確認中", "not known yet"),
+        ("check", "well", "正常", "good"),
+        ("check", "ill", "異常", "ill"),
+        ("check", "unknown", "確認中", "not known yet"),
+        ("state", "Blocked", "停止（使える経路なし）", "blocked: no usable path"),
+        ("egress", "192.0.2.2", "192.0.2.2", "192.0.2.2"),
+        ("newer", "Sideways", "Sideways", "Sideways"),
+    ] {
+        for (lang, expected) in [("ja", ja), ("en", en)] {
+            let events = Response::Events { events: vec![of(kind, word)] };
+            let (shown, _) = ask(&events, &["--lang", lang, "events"])?;
+            let line = format!("2026-11-23 10:00:00 #1 {kind} affairs/affairs {expected} [direct]\n");
+            assert_eq!(shown.out, line);
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2_and_help_has_examples() -> Result<()> {
     for arguments in
         [vec!["migrate", "start", "affairs"], vec!["frobnicate"], vec![], vec!["migrate", "start", "A/b"]]
