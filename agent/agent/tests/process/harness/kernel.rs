@@ -14,11 +14,11 @@ pub(crate) fn table_exists(world: &World) -> bool {
     world.gw("nft -t list table inet seimon").is_ok()
 }
 
-/// Rules, routes and addresses of both families, without interfaces of the probe, which come and go with it.
+/// Rules, routes and addresses of both families, without carriers, which follow the cables, and without interfaces of the probe, which come and go with it.
 pub(crate) fn routing(world: &World) -> Result<String> {
     world.gw(
         "ip rule | sort; ip -6 rule | sort; \
-         (ip route show table all; ip -6 route show table all) | grep -v 'dev p[nf]-' | grep -v fe80 | grep -v ff00; \
+         (ip route show table all; ip -6 route show table all) | grep -v 'dev p[nf]-' | grep -v fe80 | grep -v ff00 | sed 's/ linkdown//'; \
          ip -o address | grep -v ': p[nf]-' | grep -v fe80 | sed 's/^[0-9]*: //'",
     )
 }
