@@ -11,12 +11,21 @@ pub const SOCKET: &str = "/run/seimon/control.sock";
 /// Names the socket where `--socket` is not given; empty is as if it were not set.
 pub const SOCKET_VARIABLE: &str = "SEIMON_SOCKET";
 
+/// The options that every command has stand apart from its own.
+const GLOBAL: &str = "Options of every command";
+
 /// Ask the gateway how it is, and tell it what to do.
 #[derive(Debug, Parser)]
 #[command(
     name = "seimonctl",
     version,
     after_help = "\
+Words:
+  zone   a part of the school's network, such as the staff's or the pupils'
+  group  services that are moved together
+  path   a way out of the school, such as closed (the closed network) or direct
+  plan   the file that lays this down and names zones, groups and paths
+
 Exit codes:
   0  done
   1  refused or failed; the reason is printed
@@ -31,13 +40,13 @@ Examples:
 )]
 pub struct Args {
     /// The agent's control socket. Default: the environment's SEIMON_SOCKET, else /run/seimon/control.sock.
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub socket: Option<PathBuf>,
-    /// Print the agent's answer as JSON (docs/control.schema.json).
-    #[arg(long, global = true)]
+    /// Print the agent's answer as JSON, for programs; its form is in docs/control.schema.json.
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
-    /// Language of the answers. Default: ja where LC_ALL, LC_MESSAGES or LANG says so, else en.
-    #[arg(long, global = true, value_enum)]
+    /// Language of the answers and of this help. Default: ja where LC_ALL, LC_MESSAGES or LANG says so, else en.
+    #[arg(long, global = true, value_enum, help_heading = GLOBAL)]
     pub lang: Option<Lang>,
     #[command(subcommand)]
     pub command: Command,
@@ -59,36 +68,37 @@ pub enum Lang {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// One screen: is everything well, who uses which path, what is to be done.
+    /// One screen: is everything well, who uses which path, what you should do.
     Status,
-    /// Check a site plan, show the one in force, compare.
+    /// Check a site plan, show the one in force, or compare the two.
     #[command(subcommand)]
     Plan(PlanCommand),
-    /// Put a site plan in force.
+    /// Put a site plan in force. Refused, with every reason, if it has errors or a group is being moved.
     #[command(after_help = "\
 Examples:
   seimonctl apply site.toml --dry-run    what would change
   seimonctl apply site.toml              change it")]
     Apply {
+        /// The site plan (TOML).
         file: PathBuf,
-        /// Only say what would change.
+        /// Only say what would change; change nothing.
         #[arg(long)]
         dry_run: bool,
     },
-    /// Why HOST may (or may not) reach a name or an address, by which path, seen from outside as which address.
+    /// Say whether a machine may reach a name or an address and why, by which path, and as which address it is seen outside.
     #[command(after_help = "\
 Examples:
   seimonctl explain --from 10.1.0.23 --to saas.example.jp
   seimonctl explain --from 10.2.0.40 --to 203.0.113.10:443")]
     Explain {
-        /// Address of the machine that asks.
+        /// IP address of the machine in the school.
         #[arg(long, value_name = "HOST")]
         from: String,
-        /// What it wants to reach.
+        /// Name or IP address that it wants to reach; without a port: the service's first, else 443.
         #[arg(long, value_name = "NAME|ADDR[:PORT]")]
         to: String,
     },
-    /// Move a zone's service group to another path, or see how that goes.
+    /// Move a service group of a zone to another path, or see how that goes.
     #[command(
         subcommand,
         after_help = "\
@@ -99,65 +109,74 @@ Examples:
   seimonctl migrate rollback affairs/affairs"
     )]
     Migrate(MigrateCommand),
-    /// What has happened.
+    /// List what has happened since the agent started: at most the last 1,000 events.
     #[command(after_help = "\
 Examples:
   seimonctl events
   seimonctl --json events --follow | jq .kind")]
     Events {
-        /// Stay, and print what happens from now on, too.
+        /// Stay, and print what happens from now on, too; end with Ctrl-C.
         #[arg(long, short)]
         follow: bool,
-        /// Only events after this number.
-        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        /// Only events after the one with this number. Default: all.
+        #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
         since: u64,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum PlanCommand {
-    /// Check a plan file. Needs no agent.
+    /// Check a plan file without a gateway.
     #[command(after_help = "\
 Example:
   seimonctl plan check site.toml --board board.toml")]
     Check {
+        /// The site plan (TOML).
         file: PathBuf,
-        /// Descriptor of the board that the plan is for.
+        /// Board file of the gateway that the plan is for: which ports it has. On the gateway: /etc/seimon/board.toml.
         #[arg(long, value_name = "FILE")]
         board: PathBuf,
     },
     /// Print the plan in force.
     Show,
-    /// What applying a plan file would change.
-    Diff { file: PathBuf },
+    /// Say what applying a plan file would change; change nothing.
+    Diff {
+        /// The site plan (TOML).
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum MigrateCommand {
-    /// Begin a move. Refused, with every reason, while something stands against it.
+    /// Begin a move. It goes on by itself, and back by itself when users would suffer. Refused, with every reason, while
+    /// something stands against it.
     Start {
+        /// Zone and service group, as `seimonctl status` shows them.
         #[arg(value_name = "ZONE/GROUP")]
         which: ZoneGroup,
-        /// Path to move to. Default: the last of the plan's route.
+        /// Path to move to. Default: the last one of the group's route in the plan.
         #[arg(long, value_name = "PATH", value_parser = path)]
         to: Option<PathId>,
     },
-    /// Hold a move where it is.
+    /// Hold a move where it is. A path that fails is left all the same.
     Pause {
+        /// Zone and service group, as `seimonctl status` shows them.
         #[arg(value_name = "ZONE/GROUP")]
         which: ZoneGroup,
     },
     /// Go on with a move that was held.
     Resume {
+        /// Zone and service group, as `seimonctl status` shows them.
         #[arg(value_name = "ZONE/GROUP")]
         which: ZoneGroup,
     },
-    /// Go back to the path before.
+    /// Go back to the path before; whoever is at work may finish.
     Rollback {
+        /// Zone and service group, as `seimonctl status` shows them.
         #[arg(value_name = "ZONE/GROUP")]
         which: ZoneGroup,
     },
-    /// How the moves go.
+    /// Show how the moves go.
     Status,
 }
 

@@ -10,11 +10,13 @@
 mod answers;
 pub mod args;
 mod client;
+mod help;
 mod plan_file;
 mod run;
 mod screen;
 mod status;
 mod words;
 
+pub use help::parse;
 pub use plan_file::{CheckedPlan, Defect};
 pub use run::run;

@@ -1,7 +1,8 @@
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    seimonctl::run(seimonctl::args::Args::parse())
+    match seimonctl::parse(std::env::args_os().collect()) {
+        Ok(args) => seimonctl::run(args),
+        Err(code) => code,
+    }
 }

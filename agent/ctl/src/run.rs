@@ -57,7 +57,7 @@ struct Shell<'a> {
 
 /// Does what the command line says and prints the outcome.
 pub fn run(args: Args) -> ExitCode {
-    let lang = args.lang.unwrap_or_else(lang_of_environment);
+    let lang = args.lang.unwrap_or_else(words::lang_of_environment);
     let socket = args.socket();
     let mut shell =
         Shell { socket: &socket, lang, json: args.json, look: Look::of_stdout(), out: io::stdout().lock() };
@@ -105,13 +105,6 @@ fn outcome(lang: Lang, socket: &Path, failure: Failure) -> (u8, String) {
         Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => (0, String::new()),
         Failure::Output(error) => (1, error.to_string()),
     }
-}
-
-fn lang_of_environment() -> Lang {
-    let said = ["LC_ALL", "LC_MESSAGES", "LANG"]
-        .iter()
-        .find_map(|key| std::env::var(key).ok().filter(|value| !value.is_empty()));
-    if said.is_some_and(|locale| locale.starts_with("ja")) { Lang::Ja } else { Lang::En }
 }
 
 impl Shell<'_> {

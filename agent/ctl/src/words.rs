@@ -8,6 +8,14 @@ use crate::args::Lang;
 use crate::client::{Allowed, ClientError};
 use crate::screen::clean;
 
+/// As the locale says.
+pub(crate) fn lang_of_environment() -> Lang {
+    let said = ["LC_ALL", "LC_MESSAGES", "LANG"]
+        .iter()
+        .find_map(|key| std::env::var(key).ok().filter(|value| !value.is_empty()));
+    if said.is_some_and(|locale| locale.starts_with("ja")) { Lang::Ja } else { Lang::En }
+}
+
 /// In one line.
 pub(crate) fn pick(lang: Lang, text: &Bilingual) -> String {
     clean(as_written(lang, text))

@@ -1,5 +1,6 @@
 //! `seimonctl` as its users run it.
 
 mod common;
+mod help;
 mod plan_check;
 mod talk;

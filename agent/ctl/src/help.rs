@@ -1,0 +1,229 @@
+//! The command line with its help in the reader's language. The English words are in [`crate::args`].
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
+
+use crate::args::{Args, Lang};
+use crate::words::lang_of_environment;
+
+/// Reads the command line; prints help, version and what is wrong with it. `Err`: there is nothing more to do.
+pub fn parse(arguments: Vec<OsString>) -> Result<Args, ExitCode> {
+    let lang = lang_of(&arguments);
+    let command = match lang {
+        Lang::Ja => help_command(japanese(Args::command(), "")),
+        Lang::En => Args::command(),
+    };
+    let read = command.try_get_matches_from(arguments).and_then(|found| Args::from_arg_matches(&found));
+    read.map_err(|error| {
+        // Where nobody reads, the exit code still says it.
+        let _ = error.print();
+        let shows_help = matches!(
+            error.kind(),
+            ErrorKind::DisplayHelp
+                | ErrorKind::DisplayVersion
+                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+        );
+        if lang == Lang::Ja && !shows_help {
+            // What clap says is English.
+            let _ = writeln!(
+                std::io::stderr().lock(),
+                "\nコマンドの書き方が正しくありません。使い方は seimonctl --help で見られます。"
+            );
+        }
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    })
+}
+
+/// The language is wanted before the command line can be understood.
+fn lang_of(arguments: &[OsString]) -> Lang {
+    let mut words = arguments.iter().filter_map(|argument| argument.to_str());
+    while let Some(word) = words.next() {
+        let value = match word.strip_prefix("--lang") {
+            Some("") => words.next(),
+            Some(joined) => joined.strip_prefix('='),
+            None => None,
+        };
+        match value {
+            Some("ja") => return Lang::Ja,
+            Some("en") => return Lang::En,
+            Some(_) | None => {}
+        }
+    }
+    lang_of_environment()
+}
+
+const HEADING: &str = "オプション";
+/// Where clap shows its own --help, too.
+const LAST: usize = 999;
+const GLOBAL: &str = "どのコマンドにも使えるオプション";
+
+/// Replaces every text that help shows. `name`: the words behind `seimonctl`.
+fn japanese(command: Command, name: &str) -> Command {
+    let (about, after) = of_command(name);
+    // Headings come in the order of their first arguments.
+    let (mut own, options): (Vec<_>, Vec<_>) = command.get_arguments().cloned().partition(Arg::is_positional);
+    let subcommands: Vec<String> =
+        command.get_subcommands().map(|subcommand| subcommand.get_name().to_owned()).collect();
+    let mut command = command
+        .about(about)
+        .long_about(None::<&str>)
+        .after_help(after)
+        .help_template("{about}\n\n使い方: {usage}\n\n{all-args}{after-help}")
+        .subcommand_help_heading("コマンド")
+        .disable_help_flag(true)
+        .disable_version_flag(true);
+    let flag = |id: &'static str, short, action| {
+        Arg::new(id).long(id).short(short).action(action).display_order(LAST)
+    };
+    own.push(flag("help", 'h', ArgAction::Help));
+    if name.is_empty() {
+        own.push(flag("version", 'V', ArgAction::Version));
+    }
+    own.extend(options);
+    for argument in own {
+        let id = argument.get_id().as_str();
+        let heading = match id {
+            "socket" | "json" | "lang" => GLOBAL,
+            _ if argument.is_positional() => "引数",
+            _ => HEADING,
+        };
+        let words = argument.clone().help(of_argument(name, id)).help_heading(heading);
+        // The words of clap's own are English.
+        let words = if id == "lang" { words.hide_possible_values(true) } else { words };
+        command = match id {
+            "help" | "version" => command.arg(words),
+            _ => command.mut_arg(id, |_| words),
+        };
+    }
+    for subcommand in subcommands {
+        let name = format!("{name} {subcommand}");
+        command = command.mut_subcommand(&subcommand, |inner| japanese(inner, name.trim_start()));
+    }
+    command
+}
+
+/// The command `help` exists only once the others are built.
+fn help_command(mut command: Command) -> Command {
+    command.build();
+    about_help(command)
+}
+
+fn about_help(command: Command) -> Command {
+    let subcommands: Vec<String> =
+        command.get_subcommands().map(|subcommand| subcommand.get_name().to_owned()).collect();
+    subcommands.iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |inner| match name.as_str() {
+            "help" => inner.about("この説明、または指定したコマンドの説明を表示します。"),
+            _ => about_help(inner),
+        })
+    })
+}
+
+/// What a command does, and what stands at the end of its help. Lines are short enough for a screen of 80 columns.
+fn of_command(name: &str) -> (&'static str, &'static str) {
+    match name {
+        "" => (
+            "学校のゲートウェイの状態を見たり、指示を出したりします。",
+            "\
+ことば:
+  ゾーン (zone)      校内ネットワークの区分。教職員用、児童生徒用など
+  サービス群 (group) いっしょに移すサービスのまとまり
+  経路 (path)        学校から外への道。閉域網 (closed)、直接 (direct) など
+  計画 (plan)        以上を定めたファイル。ゾーンなどの名前は計画で決めます
+
+終了コード:
+  0  できた
+  1  断られた、または失敗した（理由を表示します）
+  2  コマンドの書き方が正しくない
+  3  エージェントに接続できない
+  4  許可されていない
+
+例:
+  seimonctl status
+  seimonctl explain --from 10.1.0.23 --to saas.example.jp
+  seimonctl migrate start affairs/affairs",
+        ),
+        "status" => ("今の状態を 1 画面で見ます。正常か、どの経路か、何をすべきか。", ""),
+        "plan" => ("計画のファイルを検査します。使用中の計画を見る、比べるのもこれです。", ""),
+        "plan check" => (
+            "計画のファイルを検査します。ゲートウェイがなくても使えます。",
+            "例:\n  seimonctl plan check site.toml --board board.toml",
+        ),
+        "plan show" => ("使用中の計画を表示します。", ""),
+        "plan diff" => ("計画のファイルを適用すると変わることを表示します。何も変えません。", ""),
+        "apply" => (
+            "計画のファイルを適用します。断るときは、理由をすべて示します。",
+            "\
+例:
+  seimonctl apply site.toml --dry-run    何が変わるかを見る
+  seimonctl apply site.toml              適用する",
+        ),
+        "explain" => (
+            "端末から宛先へ届くか、理由、経路、外から見えるアドレスを答えます。",
+            "\
+例:
+  seimonctl explain --from 10.1.0.23 --to saas.example.jp
+  seimonctl explain --from 10.2.0.40 --to 203.0.113.10:443",
+        ),
+        "migrate" => (
+            "サービス群を別の経路へ移します。進み具合も見られます。",
+            "\
+例:
+  seimonctl migrate status
+  seimonctl migrate start learning/learning
+  seimonctl migrate start affairs/affairs --to direct
+  seimonctl migrate rollback affairs/affairs",
+        ),
+        "migrate start" => (
+            "移行を始めます。自動で進み、利用者に支障が出そうなら自動で戻ります。\n\
+             始められないときは、理由をすべて示して断ります。",
+            "",
+        ),
+        "migrate pause" => ("移行を今のところで止めます。その間も、回線が切れれば自動で戻ります。", ""),
+        "migrate resume" => ("止めておいた移行を再開します。", ""),
+        "migrate rollback" => ("前の経路へ戻します。作業中の人は、終わるまで今の経路を使えます。", ""),
+        "migrate status" => ("移行の進み具合を表示します。", ""),
+        "events" => (
+            "起動後に起きたことを表示します。直近の 1,000 件までです。",
+            "\
+例:
+  seimonctl events
+  seimonctl --json events --follow | jq .kind",
+        ),
+        _ => ("", ""),
+    }
+}
+
+fn of_argument(command: &str, id: &str) -> &'static str {
+    match id {
+        "socket" => {
+            "エージェントの制御ソケット。指定がなければ環境変数\n\
+             SEIMON_SOCKET、それもなければ /run/seimon/control.sock"
+        }
+        "json" => "エージェントの返答を JSON のまま表示する（プログラム用。\n形は docs/control.schema.json）",
+        "lang" => {
+            "表示の言語: ja（日本語）または en（英語）。指定がなければ\n\
+             環境変数 LC_ALL、LC_MESSAGES、LANG に従う"
+        }
+        "file" => "計画のファイル (TOML)",
+        "board" => {
+            "ゲートウェイの機種定義のファイル（差込口など）。\nゲートウェイでは /etc/seimon/board.toml"
+        }
+        "dry_run" => "何が変わるかを表示するだけで、何も変えない",
+        "from" => "校内の端末の IP アドレス",
+        "to" if command == "explain" => {
+            "宛先の名前または IP アドレス。ポートがなければ、\nサービスの最初のポート、それもなければ 443"
+        }
+        "to" => "移す先の経路。指定がなければ、計画にある順の最後の経路",
+        "which" => "ゾーン/サービス群。seimonctl status に出るとおりに書く",
+        "follow" => "これから起きることも続けて表示する。終わるには Ctrl-C",
+        "since" => "この番号より後のものだけを表示する。指定がなければすべて",
+        "help" => "この説明を表示する",
+        "version" => "版を表示する",
+        _ => "",
+    }
+}
