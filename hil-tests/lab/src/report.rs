@@ -56,9 +56,16 @@ fn html(title: (&str, &str), acts: &[Act<'_>], total: &Results) -> String {
     let (class, ja, en) = if total.good() {
         ("pass", "すべての確認項目が目標を満たしました。", "Every check reached its goal.")
     } else {
-        ("fail", "目標を満たさなかった確認項目があります（下の表の赤字）。", "Some checks missed their goal (red in the table below).")
+        (
+            "fail",
+            "目標を満たさなかった確認項目があります（下の表の赤字）。",
+            "Some checks missed their goal (red in the table below).",
+        )
     };
-    let _ = write!(out, "<div class=\"verdict {class}\"><div class=pair><p>{ja}</p><p lang=en>{en}</p></div></div>");
+    let _ = write!(
+        out,
+        "<div class=\"verdict {class}\"><div class=pair><p>{ja}</p><p lang=en>{en}</p></div></div>"
+    );
     out.push_str(&checks(total));
     out.push_str(
         "<p class=legend><span><i class=swatch style=\"background:#8fb8de\"></i>閉域網 closed</span>\
@@ -70,10 +77,10 @@ fn html(title: (&str, &str), acts: &[Act<'_>], total: &Results) -> String {
     for act in acts {
         out.push_str(&section(act));
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
         "<footer>commit {} · 値はすべてこの実行で、利用者の端末・サービスのログ・回線上の観測から得たもの。 Every value was measured in this run, \
-         by clients, the services' logs and captures on the wires; only names that begin with “agent.” are the agent's own word.</footer></html>\n",
+         by clients, the services' logs and captures on the wires; only names that begin with “agent.” are the agent's own word.</footer></html>",
         escape(&total.commit)
     );
     out
@@ -90,8 +97,11 @@ fn checks(results: &Results) -> String {
             Status::Unclear => ("unclear", "判定不能 unclear"),
         };
         let value = check.value.map_or_else(|| "–".to_owned(), readable);
-        let note = check.note.as_deref().map(|n| format!("<br><small>{}</small>", escape(n))).unwrap_or_default();
-        let meaning = words::check(&check.name).map(|(ja, en)| format!("{ja}<br><small>{en}</small>")).unwrap_or_default();
+        let note =
+            check.note.as_deref().map(|n| format!("<br><small>{}</small>", escape(n))).unwrap_or_default();
+        let meaning = words::check(&check.name)
+            .map(|(ja, en)| format!("{ja}<br><small>{en}</small>"))
+            .unwrap_or_default();
         let _ = write!(
             out,
             "<tr><td>{}</td><td>{meaning}{note}</td><td class=n>{value} {}</td><td class=n>{}</td><td class={class}>{ja}</td></tr>",
@@ -138,7 +148,9 @@ fn story(record: &Record) -> Vec<(Duration, String, String, &'static str)> {
                 let said = said.trim();
                 (format!("{ja}（断られた: {said}）"), format!("{en} (refused: {said})"))
             }
-            (None, Some(failed)) => (format!("{ja}（できなかった: {failed}）"), format!("{en} (could not be done: {failed})")),
+            (None, Some(failed)) => {
+                (format!("{ja}（できなかった: {failed}）"), format!("{en} (could not be done: {failed})"))
+            }
             (None, None) => (ja, en),
         };
         lines.push((happened.at, ja.clone(), en.clone(), "▶ "));
@@ -207,7 +219,12 @@ mod tests {
     #[test]
     fn the_report_tells_the_story_in_both_languages_and_needs_nothing_else() {
         let record = record();
-        let results = Results::new("demo", "demo", 1, vec![Check::number("move.lost", Some(3.0), "count", Goal::Equal(0.0))]);
+        let results = Results::new(
+            "demo",
+            "demo",
+            1,
+            vec![Check::number("move.lost", Some(3.0), "count", Goal::Equal(0.0))],
+        );
         let act = Act {
             title_ja: "引っ越し",
             title_en: "The move",
@@ -221,6 +238,9 @@ mod tests {
         assert!(page.contains("<svg") && page.contains("teachers"));
         assert!(page.contains("internet") && page.contains("回線"));
         assert!(!page.contains("<script"), "what a program said must not become part of the page");
-        assert!(!page.contains("http://") && !page.contains("https://"), "the page must need nothing from elsewhere");
+        assert!(
+            !page.contains("http://") && !page.contains("https://"),
+            "the page must need nothing from elsewhere"
+        );
     }
 }

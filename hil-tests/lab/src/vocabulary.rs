@@ -23,8 +23,20 @@ pub const COMMANDS: &[EventInfo] = &[
         undone: false,
         meaning: "seimonctl migrate start",
     },
-    EventInfo { name: "migrate.pause", targets: GROUP, keys: &[], undone: false, meaning: "seimonctl migrate pause" },
-    EventInfo { name: "migrate.resume", targets: GROUP, keys: &[], undone: false, meaning: "seimonctl migrate resume" },
+    EventInfo {
+        name: "migrate.pause",
+        targets: GROUP,
+        keys: &[],
+        undone: false,
+        meaning: "seimonctl migrate pause",
+    },
+    EventInfo {
+        name: "migrate.resume",
+        targets: GROUP,
+        keys: &[],
+        undone: false,
+        meaning: "seimonctl migrate resume",
+    },
     EventInfo {
         name: "migrate.rollback",
         targets: GROUP,
@@ -96,17 +108,33 @@ pub const TOWN: &[MetricWord] = &[
     metric("wan.<line>.forwarded", "packets", "on the line for clients, not the gateway's own"),
     metric("zone.<zone>.rx", "packets", "from the gateway into the zone"),
     metric("zone.<zone>.tx", "packets", "from the zone to the gateway"),
-    metric("leak.<zone>.<zone>", "packets", "seen in the second zone with a source in the first, without a permit"),
+    metric(
+        "leak.<zone>.<zone>",
+        "packets",
+        "seen in the second zone with a source in the first, without a permit",
+    ),
 ];
 
 /// What the agent says about itself. No expectation should rest on these alone.
 pub const AGENT: &[MetricWord] = &[
     metric("agent.entered.<group>.<state>", "count", "times that zone/group entered the state"),
-    metric("agent.on.<group>.<path>", "0 or 1", "whether the group's new flows take this path at the scenario's end"),
+    metric(
+        "agent.on.<group>.<path>",
+        "0 or 1",
+        "whether the group's new flows take this path at the scenario's end",
+    ),
     metric("agent.done.<event>", "0 or 1", "the command of this event was accepted (exit status 0)"),
     metric("agent.refused.<event>", "0 or 1", "the command of this event was refused (exit status 1)"),
-    metric("agent.forced_by_deadline.<group>", "count", "clients moved because the drain's deadline had come"),
-    metric("agent.repairs", "count", "times that somebody else's change was put right, at the scenario's end"),
+    metric(
+        "agent.forced_by_deadline.<group>",
+        "count",
+        "clients moved because the drain's deadline had come",
+    ),
+    metric(
+        "agent.repairs",
+        "count",
+        "times that somebody else's change was put right, at the scenario's end",
+    ),
     metric("agent.running", "0 or 1", "whether the agent runs and answers at the scenario's end"),
     metric("agent.rss_mib", "MiB", "memory of seimon-agent at the scenario's end"),
     metric("agent.resolver_rss_mib", "MiB", "memory of seimon-resolver at the scenario's end"),
@@ -121,7 +149,9 @@ pub fn metric_unit(name: &str, loads: &[&str], events: &[&str]) -> Result<&'stat
     if let Some((_, rest)) = name.split_once('.').filter(|(load, _)| loads.contains(load)) {
         let own = LOAD_METRICS.iter().find(|m| m.name == rest).map(|m| m.unit);
         return own
-            .or_else(|| DERIVED.iter().find(|w| matches(w.pattern, name, loads, events).is_some()).map(|w| w.unit))
+            .or_else(|| {
+                DERIVED.iter().find(|w| matches(w.pattern, name, loads, events).is_some()).map(|w| w.unit)
+            })
             .ok_or_else(|| format!("a load has no metric `{rest}`; see `cargo xtask lab vocabulary`"));
     }
     TOWN.iter().chain(AGENT).find(|w| matches(w.pattern, name, loads, events).is_some()).map(|w| w.unit).ok_or_else(
@@ -136,7 +166,12 @@ pub fn metric_unit(name: &str, loads: &[&str], events: &[&str]) -> Result<&'stat
 }
 
 /// The words that stand for the pattern's `<…>`, in order.
-pub(crate) fn matches<'n>(pattern: &str, name: &'n str, loads: &[&str], events: &[&str]) -> Option<Vec<&'n str>> {
+pub(crate) fn matches<'n>(
+    pattern: &str,
+    name: &'n str,
+    loads: &[&str],
+    events: &[&str],
+) -> Option<Vec<&'n str>> {
     let mut found = Vec::new();
     let mut words = name.split('.');
     for part in pattern.split('.') {
@@ -162,7 +197,8 @@ pub(crate) fn matches<'n>(pattern: &str, name: &'n str, loads: &[&str], events: 
 
 /// `zone/group`.
 pub(crate) fn is_group(word: &str) -> bool {
-    word.split_once('/').is_some_and(|(zone, group)| !zone.is_empty() && !group.is_empty() && !group.contains('/'))
+    word.split_once('/')
+        .is_some_and(|(zone, group)| !zone.is_empty() && !group.is_empty() && !group.contains('/'))
 }
 
 #[cfg(test)]
@@ -178,7 +214,9 @@ mod tests {
         assert_eq!(unit("leak.affairs.learning"), Ok("packets"));
         assert_eq!(unit("agent.entered.affairs/affairs.Soaking"), Ok("count"));
         assert_eq!(unit("agent.refused.move"), Ok("0 or 1"));
-        for wrong in ["pupils.ok", "teachers.log_outs", "wan.lan.tx", "agent.refused.other", "wan.internet.tx.more"] {
+        for wrong in
+            ["pupils.ok", "teachers.log_outs", "wan.lan.tx", "agent.refused.other", "wan.internet.tx.more"]
+        {
             assert!(unit(wrong).is_err(), "{wrong}");
         }
     }

@@ -9,8 +9,8 @@ mod screen;
 
 pub use control::{Follower, ask};
 pub use metrics::{Measure, evaluate};
-pub use plan_text::{PlanError, board_file, plan_text, scenario_file, shipped_scenarios};
 pub(crate) use plan_text::repository;
+pub use plan_text::{PlanError, board_file, plan_text, scenario_file, shipped_scenarios};
 pub use play::{Options, Played, play, play_with};
 pub use record::{Happened, LoadTrack, Record};
 pub use screen::{Plain, Screen, Silent, Snapshot, Terminal, suitable as suitable_screen};
