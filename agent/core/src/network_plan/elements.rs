@@ -98,7 +98,11 @@ pub fn real_elements(
 /// Present while the zone's name is known to have an IPv4 address on some path: then a client may be told to stay with IPv4.
 pub fn twin_element(allocation: &Allocation, zone: &ZoneId, name: &str) -> Option<Element> {
     let (_, inside6) = allocation.inside.get(&(zone.clone(), name.to_owned()))?;
-    Some(Element { container: TWIN6.into(), key: Key(vec![KeyPart::Ipv6(*inside6)]), value: Some(goto(REFUSE)) })
+    Some(Element {
+        container: TWIN6.into(),
+        key: Key(vec![KeyPart::Ipv6(*inside6)]),
+        value: Some(goto(REFUSE)),
+    })
 }
 
 /// The elements of `current` that a plan begins with.

@@ -344,7 +344,10 @@ fn zone_group(
             .rule(write_ct(both), because.clone())
             .rule(learn(affinity_set(path.index), route), because.clone());
         if mixed {
-            chain.rule(format!("meta nfproto ipv4 {}", learn(affinity_set(PathIndex::BY_IPV4), route)), because.clone());
+            chain.rule(
+                format!("meta nfproto ipv4 {}", learn(affinity_set(PathIndex::BY_IPV4), route)),
+                because.clone(),
+            );
         }
         chain.rule(write_packet(u32::from(path.index.0)), because);
     }
