@@ -145,16 +145,9 @@ impl Agent {
         let chosen = plans::choose(args, &board, store.plan())?;
         let boot = BootId(clock::boot_id());
         let mut events = Events::new(store.event_numbers());
-        for note in notes.into_iter().chain(chosen.notes) {
-            tracing::warn!("{note}");
-            events.record(
-                Happening {
-                    kind: "agent",
-                    reason: Bilingual { ja: note.clone(), en: note },
-                    ..Happening::default()
-                },
-                now,
-            );
+        let of_plan = chosen.notes.into_iter().map(|note| Bilingual { ja: note.clone(), en: note });
+        for reason in notes.into_iter().chain(of_plan) {
+            events.record(Happening { kind: "agent", reason, ..Happening::default() }, now);
         }
         let loaded = chosen.loaded;
         let generation =

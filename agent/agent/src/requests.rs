@@ -55,11 +55,15 @@ impl Agent {
             Some(folder) if Path::new(file).is_absolute() => folder.to_owned(),
             _ => self.loaded.folder.clone(),
         };
-        plans::load(plan.as_bytes(), file, &folder, &self.board).map_err(|error| match error
-            .downcast_ref::<seimon_plan::PlanErrors>(
-        ) {
-            Some(errors) => errors.iter().map(|e| Bilingual { ja: e.ja(), en: e.to_string() }).collect(),
-            None => vec![both(format!("{error:#}"))],
+        plans::load(plan.as_bytes(), file, &folder, &self.board).map_err(|error| {
+            let Some(errors) = error.downcast_ref::<seimon_plan::PlanErrors>() else {
+                return vec![both(format!("{error:#}"))];
+            };
+            let more = (errors.omitted > 0).then(|| Bilingual {
+                ja: format!("ほかに {} 件の誤りがあります。", errors.omitted),
+                en: format!("and {} more errors", errors.omitted),
+            });
+            errors.iter().map(|e| Bilingual { ja: e.ja(), en: e.to_string() }).chain(more).collect()
         })
     }
 
@@ -156,12 +160,15 @@ impl Agent {
                 Response::Refused { reasons: vetoes.iter().map(|veto| bilingual(veto.sentence())).collect() }
             }
             Some(Ok(())) => {
-                let state =
-                    self.machines.get(&zone_group).map(|m| m.state().name().to_string()).unwrap_or_default();
+                let now_is = self
+                    .machines
+                    .get(&zone_group)
+                    .map(|m| status::report(&zone_group, m.state(), m.home()).sentence)
+                    .unwrap_or_default();
                 Response::Done {
                     message: Bilingual {
-                        ja: format!("{zone_group}：受け付けました（{state}）。"),
-                        en: format!("{zone_group}: accepted ({state})"),
+                        ja: format!("{zone_group}：受け付けました。{}", now_is.ja),
+                        en: format!("{zone_group}: accepted. {}", now_is.en),
                     },
                 }
             }

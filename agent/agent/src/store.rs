@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use seimon_core::migration::{Checkpoint, ZoneGroup};
 use seimon_core::network_plan::{Allocation, Generation};
-use seimon_journal::{Journal, Opened};
+use seimon_ipc::control::Bilingual;
+use seimon_journal::{Journal, Note, Opened};
 use serde::{Deserialize, Serialize};
 
 /// Compacted when larger than this, in bytes.
@@ -60,7 +61,7 @@ pub(crate) struct Store {
 
 impl Store {
     /// Opens or creates the journal. The second value: what people should know about it (a torn end, say).
-    pub(crate) fn open(folder: &Path, machine: &str) -> Result<(Self, Vec<String>)> {
+    pub(crate) fn open(folder: &Path, machine: &str) -> Result<(Self, Vec<Bilingual>)> {
         let Opened { journal, records, notes } =
             Journal::open_or_salvage(folder, machine).context("the journal")?;
         let mut store = Self {
@@ -71,14 +72,17 @@ impl Store {
             clock_floor: None,
             event_numbers: 1,
         };
-        let mut notes: Vec<String> = notes.iter().map(ToString::to_string).collect();
+        let mut notes: Vec<Bilingual> = notes.iter().map(told).collect();
         for record in records {
             match serde_json::from_slice::<Record>(&record.payload) {
                 Ok(record) => store.remember(record),
-                Err(error) => notes.push(format!(
-                    "record {} was written by another version and is passed over ({error})",
-                    record.sequence
-                )),
+                Err(error) => notes.push(Bilingual {
+                    ja: format!("別の版が書いた記録（{}）を読み飛ばしました（{error}）", record.sequence),
+                    en: format!(
+                        "record {} was written by another version and is passed over ({error})",
+                        record.sequence
+                    ),
+                }),
             }
         }
         Ok((store, notes))
@@ -174,6 +178,19 @@ impl Store {
     pub(crate) fn save_clock_floor(&mut self, wall: Timestamp) -> Result<()> {
         self.append(Record::ClockFloor { wall_ms: wall.as_millisecond() })
     }
+}
+
+fn told(note: &Note) -> Bilingual {
+    let ja = match note {
+        Note::Created => "記録を新しく作りました。".to_owned(),
+        Note::TornEnd { bytes } => {
+            format!("記録の末尾に書きかけの {bytes} バイトがあり、取り除きました。電源断のあとなら正常です。")
+        }
+        Note::Salvaged { aside, records } => {
+            format!("記録が壊れていました。元のものを {aside} に残し、無事な {records} 件を使います。")
+        }
+    };
+    Bilingual { ja, en: note.to_string() }
 }
 
 /// FNV-1a, to notice that a file is another than before.
