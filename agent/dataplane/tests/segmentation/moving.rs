@@ -167,8 +167,7 @@ fn the_bits_of_others_stay_in_packet_and_flow_marks() -> Result<()> {
                 meta mark set meta mark | 0xab000000;
                 ct state new ct mark set ct mark | 0xcd000000;
             }
-            chain last { type filter hook postrouting priority 300;
-                meta mark & 0xff000000 == 0 return;
+            chain last { type filter hook forward priority 300;
                 counter name marked;
                 meta mark & 0xff000000 != 0xab000000 counter name spoilt;
                 ct mark & 0xff000000 != 0xcd000000 counter name spoilt;
