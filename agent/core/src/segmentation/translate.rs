@@ -58,11 +58,16 @@ fn between(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileEr
     builder.set("carry", &[KeyType::Mark, KeyType::Ifname, KeyType::Ifname], carry);
     builder
         .closed_base("between", Hook::Forward, 0)
-        .rule("ct state established,related accept", "answers and flows under way; ICMP about them")
+        .rule("ct state established accept", "answers and flows under way")
         .rule("tcp flags syn tcp option maxseg size set rt mtu", "segments fit the route")
         .rule(
             format!("ct mark & {:#x} . iifname . oifname @carry accept", Mark::PATH_MASK),
             "a path, or a zone, that the plan lets this zone use",
+        )
+        // Errors about a flow travel its own way only: anybody may write one, with a source of its own.
+        .rule(
+            format!("ct state related ct mark & {:#x} . oifname . iifname @carry accept", Mark::PATH_MASK),
+            "ICMP about a flow comes from where its answers come from",
         );
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use seimon_core::network_plan::PathChoice;
 
-use crate::probing::{Kind, Seen, ask, exchange, send_as};
+use crate::probing::{Kind, Seen, ask, exchange, send_as, send_error};
 use crate::schools;
 use crate::world::{FAR, FAR6, HUB, REAL_DIRECT6, World, host4, host6, in_namespaces, path, sh, zone};
 
@@ -217,6 +217,57 @@ fn nobody_speaks_in_anothers_flow() -> Result<()> {
             }
         }
         world.nothing_has_leaked()
+    })
+}
+
+#[test]
+fn errors_about_a_flow_come_its_own_way_only() -> Result<()> {
+    in_namespaces(|| {
+        let mut world = World::raise(schools::six_zones()?)?;
+        world.choose("learning", "learning", &PathChoice::On(path("direct")))?;
+        let drill = world.inside6("learning", DRILL)?;
+        // Client, what it asks; the flow's ends as the far side sees them, and where that is.
+        let cases: [(&str, &str, SocketAddr, SocketAddr, SocketAddr, &str); 2] = [
+            (
+                "affairs",
+                "10.20.1.100:6000",
+                (HUB, 7000).into(),
+                "10.20.1.100:6000".parse()?,
+                (HUB, 7000).into(),
+                "carrier",
+            ),
+            (
+                "learning",
+                "[fd20:0:0:2::100]:6000",
+                (drill, 7000).into(),
+                "[2001:db8:2::2]:6000".parse()?,
+                (REAL_DIRECT6, 7000).into(),
+                "internet",
+            ),
+        ];
+        for (client, own, to, from, about, line) in cases {
+            let socket = crate::world::inside(client, || {
+                let socket = UdpSocket::bind(own)?;
+                socket.connect(to)?;
+                Ok(socket)
+            })?;
+            exchange(&socket, b"who").context("the flow itself")?;
+            let others = ["affairs", "guest", "printers", "staff", "management"].into_iter();
+            for other in others.filter(|other| *other != client) {
+                send_error(other, from, about)?;
+                // A ping behind it: the error has been decided on.
+                ask(other, world.plan.zones[&zone(other)].ipv4.addr().into(), Kind::Ping)?;
+                let answer = exchange(&socket, b"who");
+                ensure!(answer.is_ok(), "{other} spoke of {client}'s flow: {answer:?}");
+            }
+            send_error(line, from, about)?;
+            std::thread::sleep(Duration::from_millis(20));
+            ensure!(
+                socket.send(b"who").is_err() || socket.recv(&mut [0; 64]).is_err(),
+                "an error from {line} is lost"
+            );
+        }
+        Ok(())
     })
 }
 

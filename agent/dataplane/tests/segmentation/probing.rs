@@ -201,3 +201,50 @@ pub(crate) fn who(stream: &mut TcpStream) -> std::io::Result<String> {
     let words = String::from_utf8_lossy(&words[..length]).into_owned();
     Ok(words.split_once('|').map(|(node, _)| node.to_owned()).unwrap_or(words))
 }
+
+/// Sends "port unreachable" about a UDP packet that went `from` … `about`, with the node's own source address.
+pub(crate) fn send_error(node: &str, from: SocketAddr, about: SocketAddr) -> Result<()> {
+    let mut udp = [from.port().to_be_bytes(), about.port().to_be_bytes(), [0, 11], [0, 0]].concat();
+    udp.extend(b"who");
+    let (family, protocol, message) = match (from.ip(), about.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut inner = vec![0x45, 0, 0, 31, 0, 1, 0, 0, 64, 17, 0, 0];
+            inner.extend(source.octets().into_iter().chain(destination.octets()));
+            let sum = checksum(&inner);
+            inner[10..12].copy_from_slice(&sum);
+            let mut message = [vec![3, 3, 0, 0, 0, 0, 0, 0], inner, udp].concat();
+            let sum = checksum(&message);
+            message[2..4].copy_from_slice(&sum);
+            (AddressFamily::INET, ipproto::ICMP, message)
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let mut inner = vec![0x60, 0, 0, 0, 0, 11, 17, 64];
+            inner.extend(source.octets().into_iter().chain(destination.octets()));
+            // The kernel fills in the checksum.
+            (AddressFamily::INET6, ipproto::ICMPV6, [vec![1, 4, 0, 0, 0, 0, 0, 0], inner, udp].concat())
+        }
+        (IpAddr::V4(_) | IpAddr::V6(_), _) => bail!("two families"),
+    };
+    inside(node, || {
+        let socket = rustix::net::socket(family, SocketType::RAW, Some(protocol))?;
+        let sent = rustix::net::sendto(
+            &socket,
+            &message,
+            rustix::net::SendFlags::empty(),
+            &SocketAddr::new(from.ip(), 0),
+        )?;
+        anyhow::ensure!(sent == message.len());
+        Ok(())
+    })
+}
+
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let words = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or_default()));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    (!(sum as u16)).to_be_bytes()
+}

@@ -248,6 +248,7 @@ impl World {
         let mut world = Self { plan, net, linux: Linux::open()?, mail };
         world.converge()?;
         world.learn_names()?;
+        world.wait_for_neighbour_discovery()?;
         Ok(world)
     }
 
@@ -259,6 +260,19 @@ impl World {
         let left = verify(&self.linux.observe(&sysctls)?, &self.net);
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
+    }
+
+    /// A bridge asks for its neighbours only when it has its link-local address: up to a second after it is up.
+    fn wait_for_neighbour_discovery(&self) -> Result<()> {
+        let begun = std::time::Instant::now();
+        loop {
+            let there = sh("gw", "ip -6 -o address show scope link")?;
+            if self.plan.zones.keys().all(|id| there.contains(&format!(" z-{id} "))) {
+                return Ok(());
+            }
+            ensure!(begun.elapsed().as_secs() < 5, "no link-local address: {there}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
     }
 
     /// Every permitted name gets its real addresses, as the resolver would have it.

@@ -10,7 +10,7 @@ use seimon_core::network_plan::{
     Allocation, Element, Generation, Key, KeyPart, NetworkPlan, PathChoice, PathIndex, bridge_name, compile,
     real_elements, twin_element,
 };
-use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId, parse};
+use seimon_plan::{GroupId, PathId, PermitTarget, ValidSitePlan, ZoneId, parse};
 
 use super::shapes::{BOARD, PATHS, PacketShape, Shape};
 use crate::interpreter::{Machine, Packet};
@@ -93,6 +93,17 @@ impl Site {
             }
         }
         machine
+    }
+
+    /// Whether a permit joins the zone and the one with that bridge, either way.
+    pub(super) fn joined(&self, zone: &ZoneId, bridge: &str) -> bool {
+        let is_there = |zone: &ZoneId| bridge_name(zone).unwrap().as_str() == bridge;
+        self.plan.permits.iter().any(|permit| match &permit.to {
+            PermitTarget::Zone(to) => {
+                (permit.from == *zone && is_there(to)) || (to == zone && is_there(&permit.from))
+            }
+            PermitTarget::Service(_) => false,
+        })
     }
 
     fn zone(&self, index: Index) -> &ZoneId {
