@@ -12,7 +12,7 @@ use seimon_ipc::resolver::{Family6, Forward, PathView};
 use seimon_plan::{PathId, ZoneId};
 
 use super::cache::{Ask as AskAgain, Found, Key, Known};
-use super::question::{Question, key_of};
+use super::question::{HEADER_LEN, Question, key_of};
 use super::reply::{self, Ede, Reply};
 use super::upstream::{self, Flags};
 use super::{Action, Alias, Ask, How, Job, NoAnswer, Resolver, Timer};
@@ -48,7 +48,8 @@ impl Resolver {
     }
 
     pub(super) fn passed(&mut self, query: u64, outcome: Result<Vec<u8>, NoAnswer>) {
-        let Ok(mut message) = outcome else {
+        // Whoever asked has judged the message; what is not even a header would be no answer to anybody.
+        let Some(mut message) = outcome.ok().filter(|message| message.len() >= HEADER_LEN) else {
             return self.finish(query, Reply::failure(Ede::NoReachableAuthority));
         };
         let Some(pending) = self.take_pending(query) else { return };

@@ -226,6 +226,18 @@ fn nearly_messages() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![noise, bent.clone(), bent]
 }
 
+#[test]
+fn an_empty_datagram_from_a_forward_zones_server_is_a_failure_and_no_answer() {
+    let mut world = World::settled();
+    let bytes = query("x.ad.school.local", RecordType::SRV).to_vec().unwrap();
+    let number = world.send("learning", Transport::Udp, &bytes).expect("a question");
+    let ask = world.asks.pop_front().expect("asked of the forward zone's server");
+    world.names.handle_upstream(ask.job, Ok(Vec::new()), world.now);
+    world.collect();
+    let answer = Message::from_vec(&world.answers.remove(&number).expect("answered")).unwrap();
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
