@@ -1,7 +1,9 @@
 //! Benches: ratios of interleaved pairs, within one run.
 
+mod flood;
 mod gate;
 mod groups;
+mod lived;
 mod pairs;
 mod stats;
 
@@ -29,14 +31,10 @@ const GROUPS: &[(&str, &str, Group)] = &[
     ("newconn", "new connections a second", groups::newconn),
     ("firstpacket", "cost of first packets as permits grow", groups::firstpacket),
     ("move", "a move's latency as sets grow", groups::moving),
-    ("footprint", "binary size", footprint),
-];
-
-/// Checks that this version does not measure yet: they are in every result, as `unclear`, so that nobody takes silence
-/// for success.
-const NOT_YET: &[(&str, &str, &str, Goal)] = &[
-    ("death", "silent_death_ms", "ms", Goal::AtMost(3000.0)),
-    ("policy", "before_policy_packets", "packets", Goal::Equal(0.0)),
+    ("policy", "what passes without a policy", lived::policy),
+    ("footprint", "size, memory, and work while idle", lived::footprint),
+    ("death", "the new line dies silently", lived::death),
+    ("demo", "the demo's moves", lived::moves),
 ];
 
 /// Measures all groups, or one.
@@ -45,12 +43,11 @@ const NOT_YET: &[(&str, &str, &str, Goal)] = &[
 /// No group has that name. A group that fails is an `unclear` check with the reason.
 pub fn run(only: Option<&str>, bin_dir: &Path, say: &mut dyn FnMut(&str)) -> Result<Results> {
     let wanted = |group: &str| only.is_none_or(|only| only == group);
-    let known = GROUPS.iter().map(|(name, ..)| *name).chain(NOT_YET.iter().map(|(name, ..)| *name));
+    let known = GROUPS.iter().map(|(name, ..)| *name);
     if let Some(only) = only
         && !known.clone().any(|name| name == only)
     {
-        let mut names: Vec<&str> = known.collect();
-        names.dedup();
+        let names: Vec<&str> = known.collect();
         bail!("no group `{only}`; there are: {}", names.join(", "));
     }
     let bench = Bench { bin_dir };
@@ -67,14 +64,5 @@ pub fn run(only: Option<&str>, bin_dir: &Path, say: &mut dyn FnMut(&str)) -> Res
             }
         }
     }
-    for (_, name, unit, goal) in NOT_YET.iter().filter(|(group, ..)| wanted(group)) {
-        checks.push(Check::number(*name, None, unit, *goal).with_note("not measured by this version"));
-    }
     Ok(Results::new("bench", only.unwrap_or("all"), 1, checks))
-}
-
-fn footprint(bench: &Bench<'_>, _: &mut dyn FnMut(&str)) -> Result<Vec<Check>> {
-    let bytes = std::fs::metadata(bench.bin_dir.join("seimon-agent"))?.len();
-    let size = bytes as f64 / (1024.0 * 1024.0);
-    Ok(vec![Check::number("agent_binary_mib", Some(size), "MiB", Goal::AtMost(12.0))])
 }

@@ -7,15 +7,16 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use seimon_board::Board;
+use seimon_core::bench_support::{linear, plan_text};
 use seimon_core::network_plan::{
-    Allocation, ChangeSet, Dataplane, Element, Generation, NetworkPlan, PathChoice, compile, diff,
+    Allocation, ChangeSet, Dataplane, Element, Generation, Key, KeyPart, Mark, NetworkPlan, PathChoice,
+    Value, compile, diff,
 };
 use seimon_dataplane::Linux;
 use seimon_plan::{PathId, ValidSitePlan};
@@ -33,7 +34,6 @@ pub(super) struct Gate {
     gw: Node,
     server: Node,
     iperf: Option<Child>,
-    stop: Arc<AtomicBool>,
 }
 
 /// What the gateway between them is.
@@ -66,8 +66,10 @@ impl Gate {
         )?;
         client.ip("address add 10.20.1.100/24 dev e1\naddress add 10.20.2.100/24 dev e2\n\
              route add 203.0.113.80/32 via 10.20.2.1\nroute add 198.18.0.0/15 via 10.20.1.1")?;
-        let ports = [("ipv4/ip_local_port_range", "1024 65000")];
-        client.sysctl(&ports)?;
+        // The flood's new flows end here, at the price of one rule.
+        server.nft(&format!(
+            "table inet sink {{ chain in {{ type filter hook prerouting priority raw;\n tcp dport {{ 443, {PORT} }} drop\n}} }}"
+        ))?;
         match rules {
             Rules::Ours(plan) => apply(gw.name(), plan)?,
             Rules::Script(script) => plain_gateway(&gw, script)?,
@@ -76,68 +78,9 @@ impl Gate {
         gw.sysctl(&[
             ("netfilter/nf_conntrack_tcp_timeout_close", "1"),
             ("netfilter/nf_conntrack_tcp_timeout_time_wait", "1"),
+            ("netfilter/nf_conntrack_tcp_timeout_syn_sent", "5"),
         ])?;
-        let gate = Self { client, gw, server, iperf: None, stop: Arc::new(AtomicBool::new(false)) };
-        gate.listen()?;
-        Ok(gate)
-    }
-
-    /// Accepts and drops connections until the gate is gone.
-    fn listen(&self) -> Result<()> {
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        let (name, stop) = (self.server.name().to_owned(), Arc::clone(&self.stop));
-        std::thread::Builder::new().name("accept".into()).spawn(move || {
-            let listener = enter(&name).and_then(|()| Ok(std::net::TcpListener::bind(("0.0.0.0", PORT))?));
-            let listener = match listener {
-                Ok(listener) => {
-                    let _ = ready.send(Ok(()));
-                    listener
-                }
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                    return;
-                }
-            };
-            for connection in listener.incoming() {
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                drop(connection);
-            }
-        })?;
-        is_ready.recv().context("the listener did not start")?
-    }
-
-    /// New connections a second, each refused or made and torn down again by a reset, over `time`.
-    pub(super) fn new_connections(&self, to: &str, time: Duration) -> Result<f64> {
-        let made = Arc::new(AtomicU64::new(0));
-        let failed = Arc::new(AtomicU64::new(0));
-        let address: std::net::SocketAddr = format!("{to}:{PORT}").parse()?;
-        let name = self.client.name().to_owned();
-        let counters = (Arc::clone(&made), Arc::clone(&failed));
-        let thread = std::thread::spawn(move || -> Result<Duration> {
-            enter(&name)?;
-            let begin = Instant::now();
-            while begin.elapsed() < time {
-                match std::net::TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
-                    Ok(stream) => {
-                        // A reset instead of a farewell: no port waits, the entry goes at once.
-                        rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
-                        counters.0.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Err(_) => {
-                        counters.1.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            }
-            Ok(begin.elapsed())
-        });
-        let took = thread.join().map_err(|_| anyhow::anyhow!("the generator died"))??;
-        let (made, failed) = (made.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
-        if made == 0 || failed > made / 100 {
-            bail!("{made} connections made, {failed} failed: this gateway does not let {to} be reached");
-        }
-        Ok(made as f64 / took.as_secs_f64())
+        Ok(Self { client, gw, server, iperf: None })
     }
 
     fn iperf_server(&mut self) -> Result<()> {
@@ -198,6 +141,14 @@ impl Gate {
     pub(super) fn gateway(&self) -> &Node {
         &self.gw
     }
+
+    pub(super) fn client(&self) -> &Node {
+        &self.client
+    }
+
+    pub(super) fn server(&self) -> &Node {
+        &self.server
+    }
 }
 
 impl Drop for Gate {
@@ -206,16 +157,6 @@ impl Drop for Gate {
             let _ = child.kill();
             let _ = child.wait();
         }
-        self.stop.store(true, Ordering::Relaxed);
-        // One more connection wakes the acceptor, so that it sees that it is over.
-        let name = self.server.name().to_owned();
-        let _ = std::thread::spawn(move || {
-            if enter(&name).is_ok() {
-                let address = std::net::SocketAddr::from(([127, 0, 0, 1], PORT));
-                let _ = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200));
-            }
-        })
-        .join();
     }
 }
 
@@ -254,23 +195,33 @@ pub(super) const BARE: &str = "table inet bare {
   chain post { type nat hook postrouting priority srcnat; oifname { \"wan1\", \"wan2\" } masquerade; }
 }";
 
-/// The affairs zone's `permits` as one rule each; the measured destination is the last.
-pub(super) fn linear(permits: usize) -> String {
-    let mut classify = String::new();
-    let mut accept = String::new();
-    for number in 1..=permits {
-        let address = destination(number, permits);
-        classify.push_str(&format!(
-            "    iifname \"z-affairs\" ip daddr {address} tcp dport {PORT} ct mark set 0x102\n"
-        ));
-        accept.push_str(&format!("    iifname \"z-affairs\" ip daddr {address} tcp dport {PORT} accept\n"));
+/// A plan of this many permits by name, every name with its real address, and the same policy as linear rules; and the
+/// inside address of the last permit.
+pub(super) fn walked(permits: usize) -> Result<(NetworkPlan, NetworkPlan, Ipv4Addr)> {
+    let board = Board::shipped("lab-namespace").context("the lab's board is not shipped")?;
+    let plan = seimon_plan::parse(&plan_text(permits), "bench.toml", &board)
+        .map_err(|errors| anyhow::anyhow!("the bench's plan is not valid: {errors}"))?;
+    let mut ours = compiled(&plan)?;
+    let inside: Vec<Ipv4Addr> = ours
+        .ruleset
+        .maps
+        .get("permit4")
+        .into_iter()
+        .flat_map(|map| map.elements.keys())
+        .filter_map(|key| match key.0.as_slice() {
+            [_, KeyPart::Ipv4(to), _, KeyPart::Port(443)] => Some(*to),
+            _ => None,
+        })
+        .collect();
+    let last = inside.iter().copied().max().context("the plan permits nothing")?;
+    let real = ours.ruleset.maps.get_mut("real4").context("the plan has no map of real addresses")?;
+    let to: Ipv4Addr = OPEN.parse()?;
+    for address in inside {
+        real.elements.insert(Key(vec![KeyPart::Mark(Mark(2)), KeyPart::Ipv4(address)]), Value::Ipv4(to));
     }
-    format!(
-        "table inet linear {{\n  chain pre {{ type filter hook prerouting priority mangle;\n    ct state new jump classify\n  }}\n  \
-         chain classify {{\n{classify}  }}\n  chain forward {{ type filter hook forward priority filter; policy drop;\n    \
-         ct state established,related accept\n{accept}  }}\n  \
-         chain post {{ type nat hook postrouting priority srcnat; oifname {{ \"wan1\", \"wan2\" }} masquerade; }}\n}}"
-    )
+    let mut walked = ours.clone();
+    walked.ruleset = linear(&ours.ruleset);
+    Ok((ours, walked, last))
 }
 
 /// Destination of the n-th permit; the last is [`LISTED`].

@@ -9,14 +9,14 @@ use seimon_core::network_plan::{
 };
 use seimon_plan::{GroupId, PathId, ZoneId};
 
-use super::gate::{BARE, Gate, LISTED, OPEN, Rules, fill, linear, move_time, plan};
+use super::flood::{Flood, From, Round};
+use super::gate::{BARE, Gate, LISTED, OPEN, PORT, Rules, fill, move_time, plan, walked};
 use super::{Bench, Pairs, run_pairs};
 use crate::result::{Check, Goal};
 
 type Say<'a> = &'a mut dyn FnMut(&str);
 
 const FLOOD: Duration = Duration::from_secs(1);
-const CONNECT: Duration = Duration::from_millis(700);
 
 /// Steady forwarding against the bare ruleset.
 pub(super) fn forward(_: &Bench<'_>, say: Say<'_>) -> Result<Vec<Check>> {
@@ -31,29 +31,25 @@ pub(super) fn forward(_: &Bench<'_>, say: Say<'_>) -> Result<Vec<Check>> {
     Ok(vec![tcp, udp])
 }
 
-/// New connections a second, against the limit and against linear rules.
+/// New flows a second, against the limit and against linear rules.
 pub(super) fn newconn(_: &Bench<'_>, say: Say<'_>) -> Result<Vec<Check>> {
-    let pairs = Pairs::default();
     let bare = Gate::raise("bare", &Rules::Script(BARE))?;
     let ours = Gate::raise("ours", &Rules::Ours(&plan(1000)?))?;
     say("   against the limit");
-    let limit = run_pairs(
-        "newconn_vs_limit",
-        pairs,
-        Goal::AtLeast(0.95),
-        || ours.new_connections(OPEN, CONNECT),
-        || bare.new_connections(OPEN, CONNECT),
-    )?;
+    let open: Ipv4Addr = OPEN.parse()?;
+    let (a, b) =
+        (Flood::new(&ours, From::Learning, open, PORT)?, Flood::new(&bare, From::Learning, open, PORT)?);
+    let limit = run_pairs("newconn_vs_limit", Pairs::SHORT, Goal::AtLeast(0.95), || a.rate(), || b.rate())?;
+    let limit = noted(limit, "ours", &a, "bare", &b)?;
+    drop((ours, bare));
     say("   against linear rules, 1,000 permits");
-    let linear = Gate::raise("linear", &Rules::Script(&linear(1000)))?;
-    let against = run_pairs(
-        "newconn_vs_linear",
-        pairs,
-        Goal::AtLeast(5.0),
-        || ours.new_connections(LISTED, CONNECT),
-        || linear.new_connections(LISTED, CONNECT),
-    )?;
-    Ok(vec![limit, against])
+    let (hashed, walked, last) = walked(1000)?;
+    let ours = Gate::raise("hash", &Rules::Ours(&hashed))?;
+    let linear = Gate::raise("linear", &Rules::Ours(&walked))?;
+    let (a, b) =
+        (Flood::new(&ours, From::Affairs, last, 443)?, Flood::new(&linear, From::Affairs, last, 443)?);
+    let against = run_pairs("newconn_vs_linear", Pairs::SHORT, Goal::AtLeast(5.0), || a.rate(), || b.rate())?;
+    Ok(vec![limit, noted(against, "ours", &a, "linear", &b)?])
 }
 
 /// Cost of a connection's first packets: 10,000 permitted destinations against 10.
@@ -61,15 +57,23 @@ pub(super) fn firstpacket(_: &Bench<'_>, say: Say<'_>) -> Result<Vec<Check>> {
     say("   raising a gateway with 10,000 permitted destinations");
     let few = Gate::raise("few", &Rules::Ours(&plan(10)?))?;
     let many = Gate::raise("many", &Rules::Ours(&plan(10_000)?))?;
-    // Cost is time a connection: the inverse of the rate.
-    let growth = run_pairs(
-        "firstpacket_growth",
-        Pairs::default(),
-        Goal::AtMost(1.05),
-        || few.new_connections(LISTED, CONNECT),
-        || many.new_connections(LISTED, CONNECT),
-    )?;
-    Ok(vec![growth.with_note("10 destinations a permit")])
+    let to: Ipv4Addr = LISTED.parse()?;
+    let (a, b) = (Flood::new(&few, From::Affairs, to, PORT)?, Flood::new(&many, From::Affairs, to, PORT)?);
+    // Cost is time a flow: the inverse of the rate.
+    let growth = run_pairs("firstpacket_growth", Pairs::SHORT, Goal::AtMost(1.05), || a.rate(), || b.rate())?;
+    Ok(vec![noted(growth, "10", &a, "10,000, ten a permit", &b)?])
+}
+
+/// One more round of each, in words: what the ratio is a ratio of, and that the gateway was the limit.
+fn noted(check: Check, one: &str, a: &Flood<'_>, other: &str, b: &Flood<'_>) -> Result<Check> {
+    let words = |name: &str, round: Round| {
+        format!("{name}: {:.0}/s, {:.0} % of the offered", round.rate, 100.0 * round.share)
+    };
+    let mut note = format!("{}; {}", words(one, a.round()?), words(other, b.round()?));
+    if let Some(before) = &check.note {
+        note = format!("{before}; {note}");
+    }
+    Ok(check.with_note(note))
 }
 
 /// One group's move in force: 100,000 learnt names against 100.

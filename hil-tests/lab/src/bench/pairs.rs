@@ -16,6 +16,11 @@ pub struct Pairs {
     pub steal: f64,
 }
 
+impl Pairs {
+    /// For arms that take a fraction of a second: more of them may be thrown away.
+    pub const SHORT: Self = Self { wanted: 21, most: 120, steal: 0.01 };
+}
+
 impl Default for Pairs {
     fn default() -> Self {
         Self { wanted: 15, most: 45, steal: 0.01 }
