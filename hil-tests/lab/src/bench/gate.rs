@@ -68,7 +68,7 @@ impl Gate {
              route add 203.0.113.80/32 via 10.20.2.1\nroute add 198.18.0.0/15 via 10.20.1.1")?;
         // The flood's new flows end here, at the price of one rule.
         server.nft(&format!(
-            "table inet sink {{ chain in {{ type filter hook prerouting priority raw;\n tcp dport {{ 443, {PORT} }} drop\n}} }}"
+            "table inet sink {{ chain in {{ type filter hook prerouting priority raw;\n tcp dport {{ 443, {PORT} }} drop\n}}\n}}\n"
         ))?;
         match rules {
             Rules::Ours(plan) => apply(gw.name(), plan)?,
