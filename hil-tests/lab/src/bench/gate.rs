@@ -96,13 +96,16 @@ impl Gate {
                 .context("iperf3 could not be started (Debian package iperf3)")?;
             self.iperf = Some(child);
             // Ready when a connection is accepted; the first measurement tries again until then.
+            let mut why = None;
             for _ in 0..50 {
-                if self.iperf(&["-n", "1"]).is_ok() {
-                    return Ok(());
+                match self.iperf(&["-n", "1"]) {
+                    Ok(_) => return Ok(()),
+                    Err(error) => why = Some(error),
                 }
                 std::thread::sleep(Duration::from_millis(50));
             }
-            bail!("the iperf3 server does not answer through this gateway");
+            let why = why.map(|error| format!("{error:#}")).unwrap_or_default();
+            bail!("the iperf3 server does not answer through this gateway: {why}");
         }
         Ok(())
     }
