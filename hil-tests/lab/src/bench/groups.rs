@@ -24,7 +24,8 @@ pub(super) fn forward(_: &Bench<'_>, say: Say<'_>) -> Result<Vec<Check>> {
     let mut bare = Gate::raise("bare", &Rules::Script(BARE))?;
     say("   tcp");
     let goal = Goal::AtLeast(0.97);
-    let pairs = Pairs::default();
+    // Two seconds a pair: more would make the whole bench too long.
+    let pairs = Pairs { most: 30, ..Pairs::default() };
     let tcp = run_pairs("forward_vs_limit.tcp", pairs, goal, || ours.tcp(FLOOD), || bare.tcp(FLOOD))?;
     say("   udp64");
     let udp = run_pairs("forward_vs_limit.udp64", pairs, goal, || ours.udp64(FLOOD), || bare.udp64(FLOOD))?;
