@@ -38,6 +38,8 @@ use crate::store::{Store, StoredPlan};
 
 /// Counting flows and affinity, judging windows, feeding the watchdog.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// The same while nothing moves: a look at the kernel's whole connection table costs milliseconds.
+const HOUSEKEEPING_AT_REST: Duration = Duration::from_secs(2);
 /// Looking at the kernel although nobody said that anything changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// After a converge that failed.
@@ -76,6 +78,8 @@ pub(crate) struct Agent {
     pub(crate) resolver: Supervised,
     pub(crate) resolver_program: Option<Program>,
     pub(crate) resolver_config: Option<ResolverConfig>,
+    /// Something happened that its configuration may depend on.
+    pub(crate) resolver_outdated: bool,
     pub(crate) resolver_stats: ResolverStats,
     pub(crate) events: Events,
     pub(crate) converge_at: Option<Instant>,
@@ -189,6 +193,7 @@ impl Agent {
             resolver: Supervised::new("seimon-resolver"),
             resolver_program: None,
             resolver_config: None,
+            resolver_outdated: true,
             resolver_stats: ResolverStats::default(),
             events,
             converge_at: Some(now.mono),
@@ -220,11 +225,15 @@ impl Agent {
             self.tend_children(now);
             self.examine(now);
             if self.housekeeping_at <= now.mono {
-                self.housekeeping_at = now.mono + HOUSEKEEPING;
+                let at_rest = self.machines.values().all(|machine| !machine.state().is_moving());
+                self.housekeeping_at = now.mono + if at_rest { HOUSEKEEPING_AT_REST } else { HOUSEKEEPING };
                 self.keep_house(now);
             }
             self.drive_machines(now);
-            self.tell_resolver(now);
+            if self.resolver_outdated {
+                self.resolver_outdated = false;
+                self.tell_resolver(now);
+            }
             self.flush_children(now);
         }
     }

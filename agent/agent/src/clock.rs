@@ -15,6 +15,7 @@ pub(crate) struct Clock {
     trust_file: PathBuf,
     /// The latest wall time that was ever written down: the clock cannot be earlier than that.
     floor: Timestamp,
+    synchronised: bool,
 }
 
 /// Both clocks at one moment.
@@ -30,10 +31,18 @@ pub(crate) struct Reading {
 
 impl Clock {
     pub(crate) fn new(trust_file: Option<&Path>, floor: Option<Timestamp>) -> Self {
-        Self {
+        let mut clock = Self {
             trust_file: trust_file.unwrap_or(Path::new(TIMESYNC_FILE)).to_owned(),
             floor: floor.unwrap_or(Timestamp::UNIX_EPOCH),
-        }
+            synchronised: false,
+        };
+        clock.look();
+        clock
+    }
+
+    /// Asks anew whether the clock has been synchronised: now and then, not at every reading.
+    pub(crate) fn look(&mut self) {
+        self.synchronised = self.trust_file.exists();
     }
 
     pub(crate) fn raise_floor(&mut self, to: Timestamp) {
@@ -42,7 +51,7 @@ impl Clock {
 
     pub(crate) fn now(&self) -> Reading {
         let wall = Timestamp::now();
-        let trusted = wall >= self.floor && self.trust_file.exists();
+        let trusted = wall >= self.floor && self.synchronised;
         Reading { mono: monotonic(), wall, trusted, calendar: if trusted { wall } else { self.floor } }
     }
 }
@@ -77,6 +86,7 @@ mod tests {
         let mut clock = Clock::new(Some(&file), None);
         assert!(!clock.now().trusted);
         std::fs::write(&file, "").unwrap();
+        clock.look();
         assert!(clock.now().trusted);
         let later = Timestamp::now() + jiff::SignedDuration::from_hours(1);
         clock.raise_floor(later);

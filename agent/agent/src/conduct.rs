@@ -65,6 +65,7 @@ impl Agent {
             FromResolver::Hello { version } => {
                 tracing::info!(version, "the resolver is there");
                 self.resolver_config = None;
+                self.resolver_outdated = true;
             }
             FromResolver::Bind { token, zone, name, path, ipv4, ipv6 } => {
                 let reply = match self.network.bind(&zone, &name, &path, ipv4, ipv6) {
@@ -199,6 +200,7 @@ impl Agent {
         self.resolver.hurry(now.mono);
         self.resolver_program = None;
         self.resolver_config = None;
+        self.resolver_outdated = true;
         self.probe.stop(now.mono);
         self.probe.hurry(now.mono);
         self.probe_state = ProbeState::Off;
@@ -359,6 +361,7 @@ impl Agent {
     }
 
     fn inform_all(&mut self, now: Reading) {
+        self.resolver_outdated = true;
         let all: Vec<ZoneGroup> = self.machines.keys().cloned().collect();
         for zone_group in all {
             self.inform(&zone_group, Event::FactsChanged, now);
@@ -373,6 +376,8 @@ impl Agent {
     ) -> Option<Result<(), Vec<seimon_core::migration::Veto>>> {
         let view = self.view(zone_group, now);
         let outcome = self.machines.get_mut(zone_group)?.handle_command(command, &view, now.mono);
+        // A move may have begun: from now on look more often.
+        self.housekeeping_at = now.mono;
         self.drive_machines(now);
         self.tell_resolver(now);
         self.flush_children(now);
@@ -414,6 +419,7 @@ impl Agent {
                 })
             }
             Action::SetCurrent { id, zone_group, path } => {
+                self.resolver_outdated = true;
                 let choice = PathChoice::On(path);
                 Some(match self.network.set_current(&zone_group.zone, &zone_group.group, choice) {
                     Ok(()) => Event::ChangeInForce { id },
@@ -495,8 +501,9 @@ impl Agent {
         self.events.record(happening, now);
     }
 
-    /// Twice a second.
+    /// Every two seconds; twice a second while something moves.
     pub(crate) fn keep_house(&mut self, now: Reading) {
+        self.clock.look();
         if let Err(error) = self.count(now) {
             tracing::warn!(error = format!("{error:#}"), "flows could not be counted");
         }

@@ -24,6 +24,7 @@ use crate::wording;
 
 impl Agent {
     pub(crate) fn answer(&mut self, command: Command) -> Response {
+        self.clock.look();
         let now = self.clock.now();
         match command {
             Command::Status => Response::Status(Box::new(self.status(now))),
