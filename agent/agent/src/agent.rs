@@ -268,7 +268,7 @@ impl Agent {
         self.converge_at = Some(self.converge_at.map_or(soon, |at| at.min(soon)));
     }
 
-    fn converge(&mut self, now: Reading) {
+    pub(crate) fn converge(&mut self, now: Reading) {
         let repairs = self.network.repairs();
         match self.network.converge(now.mono) {
             Ok(outcome) => {

@@ -92,7 +92,7 @@ impl Agent {
             FromProbe::Hello { version: _, pid } => {
                 // The far ends of these died with the probe before it, or are about to.
                 self.network.remove_probe_links()?;
-                self.network.converge(now.mono)?;
+                self.converge(now);
                 self.network.hand_over_probe_links(pid)?;
                 let hosts = views::probe_hosts(self.network.plan(), self.network.allocation());
                 self.probe.send(&ToProbe::Configure { hosts });

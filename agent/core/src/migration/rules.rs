@@ -168,11 +168,18 @@ pub(super) fn all_well(config: &Config, view: &View, path: &PathId) -> bool {
     })
 }
 
-/// Verdicts on one service over the living paths of the route.
+/// Verdicts on one service over the living paths of the route. A path whose latest check failed is not known to be well, even
+/// before that makes it ill: a service that fails everywhere does not fail in the same instant everywhere.
 fn verdicts(config: &Config, view: &View, service: &ServiceId) -> BTreeMap<PathId, ServiceVerdict> {
     let living = |path: &&PathId| view.liveness(path) == Liveness::Up;
-    let verdict =
-        |path: &PathId| view.paths.get(path).map_or(ServiceVerdict::Unknown, |f| f.service(service));
+    let verdict = |path: &PathId| {
+        let facts = view.paths.get(path).and_then(|facts| facts.services.get(service));
+        match facts.map(|facts| (facts.verdict, facts.failures_in_row)) {
+            None => ServiceVerdict::Unknown,
+            Some((ServiceVerdict::Well, failures)) if failures > 0 => ServiceVerdict::Unknown,
+            Some((verdict, _)) => verdict,
+        }
+    };
     config.paths.iter().filter(living).map(|path| (path.clone(), verdict(path))).collect()
 }
 
