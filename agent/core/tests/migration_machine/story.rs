@@ -214,11 +214,22 @@ fn silent_death_in_the_soak_returns_at_once_rules_first_kill_second() {
 }
 
 #[test]
-fn a_service_ill_on_the_new_path_only_returns_softly() {
+fn a_service_ill_on_the_new_path_only_returns_with_everybody() {
     let mut world = World::new(&["closed", "direct"]);
     world.move_to_soaking();
     world.path("direct").clients = Some(5);
     world.saas("direct", ServiceVerdict::Ill);
+    world.look();
+    assert!(world.steady_on("closed"), "there is nothing to finish where the service does not answer");
+    assert_eq!(world.kernel_actions_named("AffinityDelete"), 1);
+}
+
+#[test]
+fn an_address_that_is_no_longer_registered_returns_softly() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.move_to_soaking();
+    world.path("direct").clients = Some(5);
+    world.path("direct").egress = stranger();
     world.look();
     assert_eq!(world.name(), StateName::RollingBack);
     assert_eq!(world.kernel, path("closed"), "new clients are back at once");

@@ -53,6 +53,16 @@ impl Machine {
         self.config.mechanisms.rollback == Switch::On
     }
 
+    /// Clients may finish where they are if they are served there. Where the service itself does not answer there is nothing to
+    /// finish: whoever keeps trying would never be quiet, and would wait for the deadline.
+    fn manner_of_leaving(&self, cause: &Cause, now: Instant) -> Manner {
+        if matches!(cause, Cause::ServiceIll { .. }) {
+            Manner::Hard
+        } else {
+            Manner::Soft { drain: Timer::new(now, self.config.times.drain.0) }
+        }
+    }
+
     /// → RollingBack (dead, ill, or home again), Blocked.
     fn decide_steady(&mut self, path: PathId, view: &View, now: Instant) {
         if !self.leaves_by_itself() {
@@ -82,7 +92,8 @@ impl Machine {
             && let Some(cause) = rules::soft_fault(&self.config, view, &path, &back)
         {
             self.holds.fail(&path, self.config.times.hold_down.0, now);
-            self.transition_to_rolling_back(path, back, cause, soft, view, now);
+            let manner = self.manner_of_leaving(&cause, now);
+            self.transition_to_rolling_back(path, back, cause, manner, view, now);
         }
     }
 
@@ -147,7 +158,7 @@ impl Machine {
                 && let Some(cause) = rules::soft_fault(&self.config, view, &to, &from)
             {
                 self.holds.fail(&to, self.config.times.hold_down.0, now);
-                let manner = Manner::Soft { drain: Timer::new(now, self.config.times.drain.0) };
+                let manner = self.manner_of_leaving(&cause, now);
                 self.transition_to_rolling_back(to, from, cause, manner, view, now);
                 return;
             }
