@@ -1,9 +1,13 @@
 //! Values written as strings.
 
-use super::{PermitTarget, PlanDuration, PortSpec, Protocol, ServiceId, ZoneId};
+use super::{PermitTarget, PortSpec, Protocol, ServiceId, ZoneId};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
+
+/// A duration written as `200ms`, `5s`, `15min`, `2h`, `7d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlanDuration(pub Duration);
 
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidText {
