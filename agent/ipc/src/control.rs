@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use seimon_plan::{GroupId, PathId, ServiceId, SiteId, ZoneId};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub const VERSION: u32 = 1;
 
@@ -21,8 +21,10 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Command {
+    #[serde(deserialize_with = "nothing_else")]
     Status,
     /// The plan in force, as TOML text.
+    #[serde(deserialize_with = "nothing_else")]
     PlanShow,
     /// What `apply` of this plan would change.
     PlanDiff {
@@ -49,8 +51,18 @@ pub enum Command {
     },
 }
 
+/// Beside the tag of a variant without fields serde lets any key pass, `deny_unknown_fields` or not.
+fn nothing_else<'de, D: Deserializer<'de>>(beside_the_tag: D) -> Result<(), D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Nothing {}
+
+    let Nothing {} = Nothing::deserialize(beside_the_tag)?;
+    Ok(())
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum MigrateAction {
     /// To this path, or to the route's last.
     Start {
@@ -230,4 +242,77 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
     pub reason: Bilingual,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// One of each command and action.
+    fn every_request() -> Vec<Value> {
+        let migrate = |action| Command::Migrate {
+            zone: ZoneId::new("affairs").unwrap(),
+            group: GroupId::new("saas").unwrap(),
+            action,
+        };
+        let (plan, file) = ("version = 1".to_owned(), "/plan.toml".to_owned());
+        let mut commands = vec![
+            Command::Status,
+            Command::PlanShow,
+            Command::PlanDiff { plan: plan.clone(), file: file.clone() },
+            Command::Apply { plan, file },
+            Command::Explain { from: "10.1.0.23".to_owned(), to: "saas.example.jp".to_owned() },
+            Command::Events { follow: Follow::Yes, since: 7 },
+        ];
+        commands.extend(
+            [
+                MigrateAction::Start { to: PathId::new("direct").ok() },
+                MigrateAction::Pause,
+                MigrateAction::Resume,
+                MigrateAction::Rollback,
+            ]
+            .map(migrate),
+        );
+        let request = |request| serde_json::to_value(Request { version: VERSION, request }).unwrap();
+        commands.into_iter().map(request).collect()
+    }
+
+    /// Copies of a message, each with one key too many in another of its objects.
+    fn each_with_a_key_too_many(message: &Value) -> Vec<Value> {
+        let Value::Object(fields) = message else { return Vec::new() };
+        let mut own = fields.clone();
+        own.insert("extra".to_owned(), Value::from(1));
+        let mut copies = vec![Value::Object(own)];
+        for (key, inner) in fields {
+            for worse in each_with_a_key_too_many(inner) {
+                let mut outer = fields.clone();
+                outer.insert(key.clone(), worse);
+                copies.push(Value::Object(outer));
+            }
+        }
+        copies
+    }
+
+    #[test]
+    fn every_request_is_read_as_it_was_written() {
+        for message in every_request() {
+            let line = crate::frame::encode(&message).unwrap();
+            let read: Request = crate::frame::decode(&line).unwrap();
+            assert_eq!(serde_json::to_value(read).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn a_key_too_many_anywhere_in_a_request_is_refused() {
+        for message in every_request() {
+            let copies = each_with_a_key_too_many(&message);
+            assert!(copies.len() >= 2, "the request and the command in it: {message}");
+            for copy in copies {
+                let line = crate::frame::encode(&copy).unwrap();
+                assert!(crate::frame::decode::<Request>(&line).is_err(), "taken: {copy}");
+            }
+        }
+    }
 }

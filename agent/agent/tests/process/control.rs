@@ -31,6 +31,7 @@ fn garbage_is_answered_with_what_is_wrong_and_harms_nobody_else() -> Result<()> 
             "[[[[[[\n",
             "{\"version\":1}\n",
             "{\"version\":1,\"request\":{\"command\":\"format_disk\"}}\n",
+            "{\"version\":1,\"request\":{\"command\":\"status\",\"force\":true}}\n",
             "{\"version\":1,\"request\":{\"command\":\"migrate\",\"zone\":\"NO ZONE\",\"group\":\"x\",\"action\":\"pause\"}}\n",
             "\u{0}\u{1}\u{2}\n",
         ] {
