@@ -122,6 +122,25 @@ Examples:
         #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
         since: u64,
     },
+    /// Print a script that makes a shell complete this tool's commands and options with the Tab key.
+    #[command(after_help = "\
+Examples:
+  seimonctl completions bash > /etc/bash_completion.d/seimonctl
+  seimonctl completions zsh > /usr/local/share/zsh/site-functions/_seimonctl
+  seimonctl completions fish > /etc/fish/completions/seimonctl.fish")]
+    Completions {
+        /// The shell that is to read it.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// Those whose completions [`Command::Completions`] prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,17 +7,14 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches};
 
-use crate::args::{Args, Lang};
+use crate::args::{Args, Lang, Shell};
 use crate::words::lang_of_environment;
 
 /// Reads the command line; prints help, version and what is wrong with it. `Err`: there is nothing more to do.
 pub fn parse(arguments: Vec<OsString>) -> Result<Args, ExitCode> {
     let lang = lang_of(&arguments);
-    let command = match lang {
-        Lang::Ja => help_command(japanese(Args::command(), "")),
-        Lang::En => Args::command(),
-    };
-    let read = command.try_get_matches_from(arguments).and_then(|found| Args::from_arg_matches(&found));
+    let read =
+        command_in(lang).try_get_matches_from(arguments).and_then(|found| Args::from_arg_matches(&found));
     read.map_err(|error| {
         // Where nobody reads, the exit code still says it.
         let _ = error.print();
@@ -36,6 +33,27 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Args, ExitCode> {
         }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
     })
+}
+
+/// The command line, described in the reader's language.
+fn command_in(lang: Lang) -> Command {
+    match lang {
+        Lang::Ja => help_command(japanese(Args::command(), "")),
+        Lang::En => Args::command(),
+    }
+}
+
+/// A script for the shell; where it shows descriptions, in the reader's language.
+pub(crate) fn completions(shell: Shell, lang: Lang) -> Vec<u8> {
+    let shell = match shell {
+        Shell::Bash => clap_complete::Shell::Bash,
+        Shell::Zsh => clap_complete::Shell::Zsh,
+        Shell::Fish => clap_complete::Shell::Fish,
+    };
+    let (mut command, mut script) = (command_in(lang), Vec::new());
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    script
 }
 
 /// The language is wanted before the command line can be understood.
@@ -93,7 +111,7 @@ fn japanese(command: Command, name: &str) -> Command {
         };
         let words = argument.clone().help(of_argument(name, id)).help_heading(heading);
         // The words of clap's own are English.
-        let words = if id == "lang" { words.hide_possible_values(true) } else { words };
+        let words = if matches!(id, "lang" | "shell") { words.hide_possible_values(true) } else { words };
         command = match id {
             "help" | "version" => command.arg(words),
             _ => command.mut_arg(id, |_| words),
@@ -148,7 +166,7 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
   seimonctl migrate start affairs/affairs",
         ),
         "status" => ("今の状態を 1 画面で見ます。正常か、どの経路か、何をすべきか。", ""),
-        "plan" => ("計画のファイルを検査します。使用中の計画を見る、比べるのもこれです。", ""),
+        "plan" => ("計画を検査します。使用中の計画を見る、比べるのもこれです。", ""),
         "plan check" => (
             "計画のファイルを検査します。ゲートウェイがなくても使えます。",
             "例:\n  seimonctl plan check site.toml --board board.toml",
@@ -163,7 +181,7 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
   seimonctl apply site.toml              適用する",
         ),
         "explain" => (
-            "端末から宛先へ届くか、理由、経路、外から見えるアドレスを答えます。",
+            "宛先へ届くか、理由、経路、外から見えるアドレスを答えます。",
             "\
 例:
   seimonctl explain --from 10.1.0.23 --to saas.example.jp
@@ -194,6 +212,14 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
   seimonctl events
   seimonctl --json events --follow | jq .kind",
         ),
+        "completions" => (
+            "Tab キーで続きを補うための、シェルのスクリプトを表示します。",
+            "\
+例:
+  seimonctl completions bash > /etc/bash_completion.d/seimonctl
+  seimonctl completions zsh > /usr/local/share/zsh/site-functions/_seimonctl
+  seimonctl completions fish > /etc/fish/completions/seimonctl.fish",
+        ),
         _ => ("", ""),
     }
 }
@@ -222,6 +248,7 @@ fn of_argument(command: &str, id: &str) -> &'static str {
         "which" => "ゾーン/サービス群。seimonctl status に出るとおりに書く",
         "follow" => "これから起きることも続けて表示する。終わるには Ctrl-C",
         "since" => "この番号より後のものだけを表示する。指定がなければすべて",
+        "shell" => "スクリプトを読むシェル: bash、zsh、fish のいずれか",
         "help" => "この説明を表示する",
         "version" => "版を表示する",
         _ => "",

@@ -126,6 +126,9 @@ impl Shell<'_> {
                 self.ask(Ask::Apply { plan, file }, false)
             }
             Command::Explain { from, to } => self.ask(Ask::Explain { from, to }, false),
+            Command::Completions { shell } => {
+                Ok(self.out.write_all(&crate::help::completions(shell, self.lang))?)
+            }
             Command::Migrate(MigrateCommand::Status) => self.ask(Ask::Status, true),
             Command::Migrate(MigrateCommand::Start { which, to }) => {
                 self.migrate(which, MigrateAction::Start { to })

@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::common::{Outcome, golden, outcome, seimonctl};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "",
     "status",
     "plan",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 15] = [
     "migrate rollback",
     "migrate status",
     "events",
+    "completions",
 ];
 
 fn run(arguments: &[&str]) -> Result<Outcome> {

@@ -1,6 +1,8 @@
 //! `seimonctl` as its users run it.
 
 mod common;
+mod completions;
 mod help;
+mod manual;
 mod plan_check;
 mod talk;
