@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use super::spec::Family;
+use super::spec::{Dial, Family};
 use super::stub::Stub;
 use crate::servers::http::{Head, Reader};
 use crate::world::town::Device;
@@ -62,6 +62,7 @@ impl Target {
 pub(crate) struct Browser {
     pub(crate) device: Device,
     pub(crate) family: Family,
+    pub(crate) dial: Dial,
     pub(crate) stub: Stub,
     pub(crate) tls: Arc<ClientConfig>,
 }
@@ -85,10 +86,14 @@ impl Browser {
         }
     }
 
-    /// A TCP connection: IPv6 first, IPv4 a little later or as soon as IPv6 failed.
+    /// A TCP connection, as [`Dial`] says.
     pub(crate) async fn connect(&mut self, target: &Target) -> io::Result<TcpStream> {
         let addresses = self.addresses(target).await?;
-        let connected = self.race(&addresses, target.port).await;
+        let usable = |address: &&IpAddr| address.is_ipv4() || self.device.v6.is_some();
+        let connected = match (self.dial, addresses.iter().find(usable)) {
+            (Dial::First, Some(first)) => self.open(*first, target.port).await,
+            (Dial::Race, _) | (Dial::First, None) => self.race(&addresses, target.port).await,
+        };
         if connected.is_err()
             && let Host::Name(name) = &target.host
         {
@@ -97,6 +102,7 @@ impl Browser {
         connected
     }
 
+    /// IPv6 first, IPv4 a little later or as soon as IPv6 failed.
     async fn race(&self, addresses: &[IpAddr], port: u16) -> io::Result<TcpStream> {
         let first = |v6: bool| addresses.iter().copied().find(|a| a.is_ipv6() == v6);
         let v6 = first(true).filter(|_| self.device.v6.is_some());

@@ -78,6 +78,7 @@ impl Load {
                 browser: Browser {
                     device,
                     family: spec.family,
+                    dial: spec.dial,
                     stub: stub::Stub::default(),
                     tls: authority.client()?,
                 },

@@ -66,6 +66,9 @@ pub struct LoadSpec {
     /// `any` (as a browser: both asked, IPv6 first), `4` or `6`.
     #[serde(default)]
     pub family: Family,
+    /// Which of a name's addresses a TCP connection tries.
+    #[serde(default)]
+    pub dial: Dial,
     /// When it begins and ends, from the scenario's start; default: whole scenario. For the runner; the world's
     /// [`crate::world::World::start_load`] starts at once.
     #[serde(default, deserialize_with = "duration")]
@@ -84,6 +87,17 @@ pub enum Family {
     V4,
     #[serde(rename = "6")]
     V6,
+}
+
+/// How a client connects to a name that has addresses of both families.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dial {
+    /// As browsers do (RFC 8305): IPv6, and IPv4 a little later or as soon as IPv6 failed.
+    #[default]
+    Race,
+    /// As many simple programs do: the first address in the order of RFC 6724, which is IPv6; that it fails is an error.
+    First,
 }
 
 impl LoadSpec {
@@ -105,6 +119,7 @@ impl LoadSpec {
             packets: None,
             timeout: None,
             family: Family::Any,
+            dial: Dial::Race,
             from: None,
             to: None,
         }
@@ -153,6 +168,12 @@ pub const COMMON_KEYS: &[Key] = &[
     key("service", "service", "depends on kind", "whom they talk to"),
     key("target", "name or address[:port]", "-", "instead of service"),
     key("family", "any | 4 | 6", "any", "address families the client uses"),
+    key(
+        "dial",
+        "race | first",
+        "race",
+        "race = IPv6 and, if it does not answer, IPv4; first = one address, IPv6 before IPv4",
+    ),
     key("from", "duration", "start", "when it begins"),
     key("to", "duration", "end", "when it ends"),
 ];
