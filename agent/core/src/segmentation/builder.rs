@@ -95,7 +95,17 @@ impl Builder {
     }
 
     pub(super) fn map_has(&self, name: &str, test: impl Fn(&Key) -> bool) -> bool {
-        self.ruleset.maps.get(name).is_some_and(|map| map.elements.keys().any(test))
+        self.map_keys(name).any(test)
+    }
+
+    /// A map's keys; none where there is no such map.
+    pub(super) fn map_keys(&self, name: &str) -> impl Iterator<Item = &Key> {
+        self.ruleset.maps.get(name).into_iter().flat_map(|map| map.elements.keys())
+    }
+
+    /// A set's elements; none where there is no such set.
+    pub(super) fn set_keys(&self, name: &str) -> impl Iterator<Item = &Key> {
+        self.ruleset.sets.get(name).into_iter().flat_map(|set| set.elements.iter())
     }
 
     pub(super) fn finish(self) -> Ruleset {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use seimon_plan::INTERNET_GROUP;
 
-use super::builder::{Builder, begins_with};
+use super::builder::{Builder, Filling, begins_with};
 use super::is_internet;
-use super::permits::{ANY, AS_LOCAL, CLOSED4, CLOSED6, PERMIT, PROBE_EXTRA, WIDE_MAP};
+use super::permits::{ANY, AS_LOCAL, CLOSED4, CLOSED6, PERMIT, PROBE_EXTRA, WIDE_MAP, not_simply_internet};
 use crate::network_plan::{
     CURRENT, CompileError, Hook, Key, KeyPart, KeyType, Mark, PathGround, PathIndex, REFUSE, RouteGround,
     TWIN6, Terrain, Value, ValueType, ZoneGround, affinity_set, goto, use_chain, via_chain,
@@ -15,6 +15,8 @@ use crate::network_plan::{
 /// Learnt clients a path: 65,536 entries take about 8 MiB of kernel memory.
 const AFFINITY_SIZE: u32 = 65_536;
 const STRAY: &str = "stray";
+/// What hosts assume of a path, in bytes.
+const ETHERNET_MTU: u16 = 1500;
 const FOREIGN: u32 = !Mark::OURS;
 /// Everything but the path field.
 const NOT_PATH: u32 = !Mark::PATH_MASK;
@@ -36,7 +38,7 @@ pub(super) fn chains(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(),
     for path in terrain.paths.values() {
         let set = affinity_set(path.index);
         builder.learnt_set(&set, &[KeyType::Mark, KeyType::Ether], AFFINITY_SIZE);
-        keep(builder, path.index);
+        keep(builder, path);
         via(builder, path);
     }
     let local = builder.chain("keep_local");
@@ -57,7 +59,7 @@ pub(super) fn chains(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(),
     current(terrain, builder)
 }
 
-fn fill(mut chain: super::builder::Filling<'_>, statements: &[String], because: &str) {
+fn fill(mut chain: Filling<'_>, statements: &[String], because: &str) {
     for statement in statements {
         chain.rule(statement.clone(), because);
     }
@@ -74,7 +76,7 @@ fn entry(terrain: &Terrain<'_>, builder: &mut Builder) {
     let mut restore = BTreeMap::new();
     for path in terrain.paths.values() {
         let key = Key(vec![KeyPart::Mark(path.index.mark())]);
-        restore.insert(key, goto(format!("keep_{}", path.index.0)));
+        restore.insert(key, goto(keep_chain(path.index)));
     }
     restore.insert(Key(vec![KeyPart::Mark(Mark(Mark::LOCAL))]), goto("keep_local"));
     builder.map("restore", &[KeyType::Mark], ValueType::Verdict, restore);
@@ -98,9 +100,30 @@ fn entry(terrain: &Terrain<'_>, builder: &mut Builder) {
         .rule("meta nfproto ipv6 iifname vmap @ingress6", "by where they come from, sources first");
 }
 
-fn keep(builder: &mut Builder, path: PathIndex) {
-    let chain = builder.chain(format!("keep_{}", path.0));
-    fill(chain, &[write_packet(u32::from(path.0))], "known flows keep their path");
+fn keep_chain(path: PathIndex) -> String {
+    format!("keep_{}", path.0)
+}
+
+fn keep(builder: &mut Builder, path: &PathGround<'_>) {
+    let mut chain = builder.chain(keep_chain(path.index));
+    clamp(&mut chain, path);
+    chain.rule(write_packet(u32::from(path.index.0)), KNOWN);
+}
+
+/// On a line that carries less than Ethernet does, both ends are told in the handshake, whichever way it passes. The
+/// numbers are constants: to ask the routes for them (`rt mtu`) would cost every new flow another route look-up.
+fn clamp(chain: &mut Filling<'_>, path: &PathGround<'_>) {
+    let mtu = path.line.mtu;
+    if mtu >= ETHERNET_MTU {
+        return;
+    }
+    for (family, headers) in [("ipv4", 40), ("ipv6", 60)] {
+        let size = mtu.saturating_sub(headers);
+        chain.rule(
+            format!("meta nfproto {family} tcp flags syn tcp option maxseg size set {size}"),
+            format!("segments fit line {}", path.path.line),
+        );
+    }
 }
 
 /// On a path without more ado: hub prefixes, probe hosts.
@@ -109,6 +132,7 @@ fn via(builder: &mut Builder, path: &PathGround<'_>) {
     if !path.has_ipv6() {
         chain.rule(format!("meta nfproto ipv6 goto {REFUSE}"), format!("path {} has no IPv6", path.id));
     }
+    clamp(&mut chain, path);
     let because = format!("fixed to path {}", path.id);
     chain
         .rule(write_ct(path.index.mark()), because.clone())
@@ -155,7 +179,8 @@ fn from_line(terrain: &Terrain<'_>, builder: &mut Builder, path: &PathGround<'_>
         .rule(write_packet(u32::from(path.index.0)), because);
 }
 
-/// What is looked up for a source that has been found good.
+/// What is looked up for a source that has been found good. In an open zone most flows go to the internet: they meet two
+/// look-ups, and only what is private, or permitted by prefix, is looked at more closely.
 fn look(
     terrain: &Terrain<'_>,
     builder: &mut Builder,
@@ -164,13 +189,45 @@ fn look(
 ) -> Result<(), CompileError> {
     let (ip, closed) = if family == 0 { ("ip", CLOSED4) } else { ("ip6", CLOSED6) };
     let digit = if family == 0 { 4 } else { 6 };
+    let full = format!("iifname . {ip} daddr . meta l4proto . th dport vmap");
+    let permits = format!("permits of zone {}", zone.id);
+    let look = format!("look{digit}_{}", zone.slug);
+    if !zone.is_open() {
+        builder.chain(look.clone()).rule(format!("{full} @{}", PERMIT[family]), permits);
+        closer(builder, zone, family, &look);
+        let because = format!("zone {} reaches only its permits", zone.id);
+        builder.chain(look).rule(format!("goto {REFUSE}"), because);
+        return Ok(());
+    }
+    let route = terrain.routes.iter().find(|route| route.zone == zone.id && is_internet(route.group));
+    let route = route.ok_or_else(|| CompileError::Unknown {
+        what: "a route for group",
+        id: format!("{INTERNET_GROUP} in zone {}", zone.id),
+    })?;
+    let internet = format!("goto zg_{}", route.index.0);
+    let open = format!("zone {} is open", zone.id);
+    let near = format!("near{digit}_{}", zone.slug);
+    not_simply_internet(builder, zone, family, &near);
+    builder
+        .chain(look)
+        .rule(format!("{full} @{}", PERMIT[family]), permits)
+        .rule(format!("{ip} daddr @{near} goto {near}"), "private, or permitted by prefix")
+        .rule(internet.clone(), open.clone());
+    closer(builder, zone, family, &near);
+    let because = format!("zone {} is open to the internet, not to what is private here", zone.id);
+    builder.chain(near).rule(format!("{ip} daddr @{closed} goto {REFUSE}"), because).rule(internet, open);
+    Ok(())
+}
+
+/// Permits by prefix and by wide ranges of ports, and the zone's gateway.
+fn closer(builder: &mut Builder, zone: &ZoneGround<'_>, family: usize, chain: &str) {
+    let ip = if family == 0 { "ip" } else { "ip6" };
     let has_wide = builder.map_has(WIDE_MAP[family], |key| begins_with(key, &zone.bridge));
     let has_any = builder.map_has(ANY[family], |key| begins_with(key, &zone.bridge));
-    let full = format!("iifname . {ip} daddr . meta l4proto . th dport vmap");
-    let mut chain = builder.chain(format!("look{digit}_{}", zone.slug));
     let permits = format!("permits of zone {}", zone.id);
-    chain.rule(format!("{full} @{}", PERMIT[family]), permits.clone());
+    let mut chain = builder.chain(chain);
     if has_wide {
+        let full = format!("iifname . {ip} daddr . meta l4proto . th dport vmap");
         chain.rule(format!("{full} @{}", WIDE_MAP[family]), permits.clone());
     }
     if has_any {
@@ -183,22 +240,6 @@ fn look(
     } else if let Some(net) = zone.zone.ipv6 {
         chain.rule(format!("ip6 daddr {} icmpv6 type echo-request goto {AS_LOCAL}", net.addr()), ping);
     }
-    if zone.is_open() {
-        let route = terrain.routes.iter().find(|route| route.zone == zone.id && is_internet(route.group));
-        let route = route.ok_or_else(|| CompileError::Unknown {
-            what: "a route for group",
-            id: format!("{INTERNET_GROUP} in zone {}", zone.id),
-        })?;
-        chain
-            .rule(
-                format!("{ip} daddr @{closed} goto {REFUSE}"),
-                format!("zone {} is open to the internet, not to what is private here", zone.id),
-            )
-            .rule(format!("goto zg_{}", route.index.0), format!("zone {} is open", zone.id));
-    } else {
-        chain.rule(format!("goto {REFUSE}"), format!("zone {} reaches only its permits", zone.id));
-    }
-    Ok(())
 }
 
 fn zone4(terrain: &Terrain<'_>, builder: &mut Builder, zone: &ZoneGround<'_>) -> Result<(), CompileError> {
@@ -338,6 +379,7 @@ fn zone_group(
         if !path.has_ipv6() {
             chain.rule(format!("meta nfproto ipv6 goto {REFUSE}"), format!("path {id} has no IPv6"));
         }
+        clamp(&mut chain, path);
         let because = format!("{who} on path {id}");
         let both = Mark(route.index.mark().0 | path.index.mark().0);
         chain

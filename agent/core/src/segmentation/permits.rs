@@ -7,10 +7,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use seimon_board::InterfaceName;
 use seimon_plan::{Permit, PermitTarget, PortSpec, Protocol, Service};
 
-use super::builder::Builder;
+use super::builder::{Builder, begins_with};
 use super::intervals::{Opening, aggregate4, aggregate6, disjoint, disjoint_nets};
 use crate::network_plan::{
-    CompileError, Key, KeyPart, KeyType, Mark, REFUSE, Terrain, Value, goto, via_chain,
+    CompileError, Key, KeyPart, KeyType, Mark, REFUSE, Terrain, Value, ZoneGround, goto, via_chain,
 };
 
 /// Ranges up to this many ports are written port by port: a hash finds them.
@@ -238,6 +238,33 @@ fn closed_destinations(terrain: &Terrain<'_>, builder: &mut Builder) {
     let six = aggregate6(six).into_iter().map(|net| Key(vec![KeyPart::Ipv6Prefix(net)]));
     builder.interval_set(CLOSED4, &[KeyType::Ipv4], four.collect());
     builder.interval_set(CLOSED6, &[KeyType::Ipv6], six.collect());
+}
+
+/// The destinations of one open zone that want a closer look: what its internet does not include, and whatever it is
+/// permitted by prefix.
+pub(super) fn not_simply_internet(builder: &mut Builder, zone: &ZoneGround<'_>, family: usize, name: &str) {
+    let closed = builder.set_keys(if family == 0 { CLOSED4 } else { CLOSED6 });
+    let permitted = [WIDE_MAP[family], ANY[family]].into_iter().flat_map(|map| builder.map_keys(map));
+    let permitted = permitted.filter(|key| begins_with(key, &zone.bridge));
+    let parts = closed.chain(permitted).flat_map(|key| key.0.iter());
+    let (mut four, mut six): (Vec<Ipv4Net>, Vec<Ipv6Net>) = Default::default();
+    for part in parts {
+        match part {
+            KeyPart::Ipv4Prefix(net) => four.push(*net),
+            KeyPart::Ipv6Prefix(net) => six.push(*net),
+            KeyPart::Ifname(_)
+            | KeyPart::Ipv4(_)
+            | KeyPart::Ipv6(_)
+            | KeyPart::Ether(_)
+            | KeyPart::Proto(_)
+            | KeyPart::Port(_)
+            | KeyPart::PortRange(..)
+            | KeyPart::Mark(_) => {}
+        }
+    }
+    let four = aggregate4(four).into_iter().map(|net| Key(vec![KeyPart::Ipv4Prefix(net)]));
+    let six = aggregate6(six).into_iter().map(|net| Key(vec![KeyPart::Ipv6Prefix(net)]));
+    builder.interval_set(name, &[ADDRESS[family]], four.chain(six).collect());
 }
 
 /// What probe hosts reach besides their zone's permits: the echo service, and the resolvers of their path.

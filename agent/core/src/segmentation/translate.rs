@@ -22,15 +22,23 @@ fn to_real(terrain: &Terrain<'_>, builder: &mut Builder) {
         builder.runtime_map(name, &[KeyType::Mark, key], value, BTreeMap::new());
     }
     let inside = &terrain.plan.inside;
-    let because = "an inside address becomes the name's real one on the flow's path";
     let unknown = "an inside address without a real one yet leads nowhere";
     let path = Mark::PATH_MASK;
-    builder
-        .base("to_real", "nat", Hook::Prerouting, -100)
-        .rule(format!("dnat ip to ct mark & {path:#x} . ip daddr map @{REAL4}"), because)
-        .rule(format!("dnat ip6 to ct mark & {path:#x} . ip6 daddr map @{REAL6}"), because)
-        .rule(format!("ip daddr {} fib daddr type != local goto {REFUSE}", inside.ipv4.trunc()), unknown)
-        .rule(format!("ip6 daddr {} fib daddr type != local goto {REFUSE}", inside.ipv6.trunc()), unknown);
+    let mut entrance = builder.base("to_real", "nat", Hook::Prerouting, -100);
+    for (ip, digit, net) in
+        [("ip", 4, inside.ipv4.trunc().to_string()), ("ip6", 6, inside.ipv6.trunc().to_string())]
+    {
+        entrance.rule(format!("{ip} daddr {net} goto to_real{digit}"), "an inside address");
+    }
+    for (ip, digit, map) in [("ip", 4, REAL4), ("ip6", 6, REAL6)] {
+        builder
+            .chain(format!("to_real{digit}"))
+            .rule(
+                format!("dnat {ip} to ct mark & {path:#x} . {ip} daddr map @{map}"),
+                "an inside address becomes the name's real one on the flow's path",
+            )
+            .rule(format!("fib daddr type != local goto {REFUSE}"), unknown);
+    }
 }
 
 fn between(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileError> {
@@ -59,7 +67,6 @@ fn between(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileEr
     builder
         .closed_base("between", Hook::Forward, 0)
         .rule("ct state established accept", "answers and flows under way")
-        .rule("tcp flags syn tcp option maxseg size set rt mtu", "segments fit the route")
         .rule(
             format!("ct mark & {:#x} . iifname . oifname @carry accept", Mark::PATH_MASK),
             "a path, or a zone, that the plan lets this zone use",

@@ -121,7 +121,11 @@ impl<'a> Reader<'a> {
         if self.eat("reject with tcp reset") || self.eat("reject with icmpx admin-prohibited") {
             return Ok(Statement::Reject);
         }
-        if self.eat("limit rate 50/second") || self.eat("tcp option maxseg size set rt mtu") {
+        if self.eat("limit rate 50/second") {
+            return Ok(Statement::Indifferent);
+        }
+        if self.eat("tcp option maxseg size set") {
+            self.number()?;
             return Ok(Statement::Indifferent);
         }
         if self.eat("ct mark set ct mark &") {

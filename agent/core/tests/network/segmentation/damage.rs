@@ -15,7 +15,7 @@ type Damage = fn(&mut NetworkPlan) -> bool;
 const DAMAGES: [(&str, Damage); 12] = [
     ("zones do not look at IPv4 sources", |net| cut(net, "zone4_", "ip saddr !=")),
     ("zones do not look at IPv6 sources", |net| cut(net, "zone6_", "ip6 saddr !=")),
-    ("open zones reach what is private", |net| cut(net, "look4_", "@closed4")),
+    ("open zones reach what is private", |net| cut(net, "near4_", "@closed4")),
     ("clients do not keep their path", |net| cut(net, "zg_", "@aff_")),
     ("a log-in over IPv4 goes on over IPv6", |net| cut(net, "zg_", "@twin6")),
     ("probe hosts are not pinned", |net| cut(net, "probe4_", "ct mark set")),
