@@ -7,9 +7,7 @@ use crate::world::*;
 #[test]
 #[should_panic(expected = "nothing on disk")]
 fn a_machine_that_does_not_write_first_is_noticed() {
-    let mut config = config(&["closed", "direct"]);
-    config.mechanisms.checkpoint = Switch::Off;
-    let mut world = World::with(config);
+    let mut world = World::without(|m| &mut m.checkpoint);
     world.config.mechanisms.checkpoint = Switch::On;
     world.move_to_soaking();
 }
@@ -17,9 +15,7 @@ fn a_machine_that_does_not_write_first_is_noticed() {
 #[test]
 #[should_panic(expected = "cut over outside the window")]
 fn a_machine_that_ignores_the_window_is_noticed() {
-    let mut config = config(&["closed", "direct"]);
-    config.mechanisms.window_veto = Switch::Off;
-    let mut world = World::with(config);
+    let mut world = World::without(|m| &mut m.window_veto);
     world.view.window = WindowState::Closed { next: None };
     world.move_to_soaking();
 }
@@ -27,9 +23,7 @@ fn a_machine_that_ignores_the_window_is_noticed() {
 #[test]
 #[should_panic(expected = "cut over unregistered")]
 fn a_machine_that_ignores_the_egress_is_noticed() {
-    let mut config = config(&["closed", "direct"]);
-    config.mechanisms.egress_veto = Switch::Off;
-    let mut world = World::with(config);
+    let mut world = World::without(|m| &mut m.egress_veto);
     world.path("direct").egress = stranger();
     world.move_to_soaking();
 }

@@ -96,6 +96,13 @@ impl World {
         Self::with(config(paths))
     }
 
+    /// Two paths, and one mechanism switched off.
+    pub(crate) fn without(mechanism: fn(&mut Mechanisms) -> &mut Switch) -> Self {
+        let mut config = config(&["closed", "direct"]);
+        *mechanism(&mut config.mechanisms) = Switch::Off;
+        Self::with(config)
+    }
+
     pub(crate) fn with(config: Config) -> Self {
         let now = Instant::from_millis(1_000_000);
         let view = View {
@@ -136,6 +143,11 @@ impl World {
         self.path(on).services.insert(service(), facts(verdict));
     }
 
+    /// What is known of the service over a path.
+    pub(crate) fn known(&mut self, on: &str) -> &mut ServiceFacts {
+        self.path(on).services.get_mut(&service()).expect("a service of the world")
+    }
+
     pub(crate) fn command(&mut self, command: Command) -> Result<(), Vec<Veto>> {
         let outcome = self.machine.handle_command(command, &self.view, self.now);
         self.settle();
@@ -144,6 +156,11 @@ impl World {
 
     pub(crate) fn start(&mut self) -> Result<(), Vec<Veto>> {
         self.command(Command::Start { to: None })
+    }
+
+    /// What a start is refused with.
+    pub(crate) fn vetoed(&mut self) -> Vec<Veto> {
+        self.start().expect_err("a veto")
     }
 
     pub(crate) fn event(&mut self, event: Event) {

@@ -1,0 +1,144 @@
+//! Going back when users would suffer, and when a person wishes it.
+
+use seimon_core::health::{FlowCount, Liveness, ServiceVerdict};
+use seimon_core::migration::{Cause, Command, Notice, StateName, Veto};
+
+use crate::world::*;
+
+#[test]
+fn silent_death_in_the_soak_returns_at_once_rules_first_kill_second() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.path("closed").clients = Some(10);
+    world.move_to_soaking();
+    let before = world.kernel_actions.len();
+    world.path("direct").clients = Some(7);
+    world.path("direct").liveness = Liveness::Down;
+    let died = world.now;
+    world.look();
+    assert!(world.steady_on("closed"));
+    assert_eq!(world.moves.last(), Some(&(died, path("closed"))), "without waiting");
+    let names: Vec<String> = world.kernel_actions[before..]
+        .iter()
+        .map(|a| format!("{a:?}").split([' ', '{']).next().expect("a name").to_owned())
+        .collect();
+    assert_eq!(names, ["SetCurrent", "AffinityDelete", "KillFlows"]);
+    assert!(world.log.iter().any(|(_, n)| matches!(n, Notice::State { cause: Cause::PathDown { .. }, .. })));
+}
+
+#[test]
+fn a_service_ill_on_the_new_path_only_returns_with_everybody() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.move_to_soaking();
+    world.path("direct").clients = Some(5);
+    world.saas("direct", ServiceVerdict::Ill);
+    world.look();
+    assert!(world.steady_on("closed"), "there is nothing to finish where the service does not answer");
+    assert_eq!(world.kernel_actions_named("AffinityDelete"), 1);
+}
+
+#[test]
+fn an_address_that_is_no_longer_registered_returns_softly() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.move_to_soaking();
+    world.path("direct").clients = Some(5);
+    world.path("direct").egress = stranger();
+    world.look();
+    assert_eq!(world.name(), StateName::RollingBack);
+    assert_eq!(world.kernel, path("closed"), "new clients are back at once");
+    world.sleep(secs(10));
+    assert_eq!(world.name(), StateName::RollingBack, "five may still finish their work");
+    world.path("direct").clients = Some(0);
+    world.look();
+    assert!(world.steady_on("closed"));
+    assert_eq!(world.kernel_actions_named("KillFlows"), 0);
+}
+
+#[test]
+fn clients_who_do_not_finish_are_moved_at_the_deadline_of_the_roll_back() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.move_to_soaking();
+    world.path("direct").clients = Some(5);
+    world.path("direct").egress = stranger();
+    world.look();
+    world.sleep(secs(30));
+    assert!(world.steady_on("closed"));
+    assert_eq!(world.machine.forced_by_deadline(), 5);
+}
+
+#[test]
+fn a_service_ill_on_both_paths_is_blamed_and_nothing_moves() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.move_to_soaking();
+    let moves = world.moves.len();
+    world.saas("closed", ServiceVerdict::Ill);
+    world.saas("direct", ServiceVerdict::Ill);
+    world.sleep(secs(60));
+    world.look();
+    assert_eq!(world.name(), StateName::Soaking, "the soak is extended");
+    assert_eq!(world.moves.len(), moves);
+    let blamed = world.log.iter().filter(|(_, n)| matches!(n, Notice::ServiceBlamed { .. })).count();
+    assert_eq!(blamed, 1, "said once");
+    world.saas("closed", ServiceVerdict::Well);
+    world.saas("direct", ServiceVerdict::Well);
+    world.look();
+    assert!(world.steady_on("direct"));
+}
+
+#[test]
+fn without_blaming_the_service_the_same_illness_moves_users_for_nothing() {
+    let mut world = World::without(|m| &mut m.blame_service);
+    world.move_to_soaking();
+    world.saas("direct", ServiceVerdict::Ill);
+    world.known("closed").verdict = ServiceVerdict::Unknown;
+    world.look();
+    assert_eq!(world.kernel, path("closed"));
+}
+
+#[test]
+fn users_whose_new_flows_go_unanswered_are_taken_back() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.move_to_soaking();
+    world.path("closed").flows = FlowCount { answered: 98, total: 100 };
+    world.path("direct").flows = FlowCount { answered: 30, total: 49 };
+    world.look();
+    assert_eq!(world.name(), StateName::Soaking, "too few to judge");
+    world.path("direct").flows = FlowCount { answered: 31, total: 51 };
+    world.look();
+    assert_eq!(world.kernel, path("closed"));
+}
+
+#[test]
+fn rollback_works_from_every_state_that_has_something_to_roll_back() {
+    let mut world = World::new(&["closed", "direct"]);
+    assert!(world.command(Command::Rollback).is_err(), "nothing was moved");
+    world.start().expect("no veto");
+    world.command(Command::Rollback).expect("from qualifying");
+    assert!(world.steady_on("closed"));
+    world.move_to_soaking();
+    world.command(Command::Rollback).expect("from soaking");
+    assert!(world.steady_on("closed"));
+    assert_eq!(
+        world.machine.vetoes(None, &world.view, world.now),
+        [],
+        "nobody is punished for a person's wish"
+    );
+    world.move_to_soaking();
+    world.sleep(secs(10));
+    assert!(world.steady_on("direct"));
+    world.path("closed").liveness = Liveness::Down;
+    assert!(matches!(world.command(Command::Rollback).expect_err("dead")[..], [Veto::NoWayBack { .. }]));
+    world.path("closed").liveness = Liveness::Up;
+    world.command(Command::Rollback).expect("after the commit");
+    assert!(world.steady_on("closed"));
+    assert_eq!(world.machine.home(), &path("closed"));
+}
+
+#[test]
+fn with_rollback_switched_off_nobody_is_rescued() {
+    let mut world = World::without(|m| &mut m.rollback);
+    world.move_to_soaking();
+    world.path("direct").liveness = Liveness::Down;
+    world.look();
+    world.sleep(secs(60));
+    assert_eq!(world.kernel, path("direct"));
+}
