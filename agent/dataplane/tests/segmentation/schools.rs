@@ -1,5 +1,7 @@
 //! The plans under test.
 
+use std::fmt::Write as _;
+
 use anyhow::{Context as _, Result, anyhow};
 use seimon_board::Board;
 use seimon_plan::{ValidSitePlan, parse};
@@ -7,19 +9,7 @@ use seimon_plan::{ValidSitePlan, parse};
 const TOWN: &str = include_str!("../../../../provisioning/plan/examples/two-line-town.toml");
 
 /// Two uplinks, six LAN ports.
-const BOARD: &str = r#"
-id = "lab-namespace"
-description = "test"
-[ports]
-WAN1 = { interface = "wan1", role = "wan" }
-WAN2 = { interface = "wan2", role = "wan" }
-LAN1 = { interface = "lan1", role = "lan" }
-LAN2 = { interface = "lan2", role = "lan" }
-LAN3 = { interface = "lan3", role = "lan" }
-LAN4 = { interface = "lan4", role = "lan" }
-LAN5 = { interface = "lan5", role = "lan" }
-LAN6 = { interface = "lan6", role = "lan" }
-"#;
+const BOARD: &str = include_str!("../../../core/tests/network/segmentation/six-lan-ports.toml");
 
 /// The example, its internet line narrowed as PPPoE does.
 fn narrow_town() -> String {
@@ -33,7 +23,7 @@ pub(crate) fn two_line_town() -> Result<ValidSitePlan> {
 /// The same town with six zones, all with IPv6. The hub belongs to affairs and management; every other zone is closed to it.
 pub(crate) fn six_zones() -> Result<ValidSitePlan> {
     let mut plan: toml::Table = narrow_town().parse().context("the example")?;
-    let zones: toml::Table = SIX.parse().context("zones")?;
+    let zones: toml::Table = six().parse().context("zones")?;
     for key in ["zones", "permits"] {
         let value = zones.get(key).context("a key")?.clone();
         plan.insert(key.to_owned(), value);
@@ -52,114 +42,52 @@ fn valid(text: &str) -> Result<ValidSitePlan> {
     parse(text, "plan.toml", &board).map_err(|errors| anyhow!("{errors}"))
 }
 
-const SIX: &str = r#"
-[zones.affairs]
-role = "affairs"
-ports = ["LAN1"]
-ipv4 = "10.20.1.1/24"
-ipv6 = "fd20:0:0:1::1/64"
-internet = "listed"
-[zones.learning]
-role = "learning"
-ports = ["LAN2"]
-ipv4 = "10.20.2.1/24"
-ipv6 = "fd20:0:0:2::1/64"
-internet = "open"
-[zones.printers]
-role = "printers"
-ports = ["LAN3"]
-ipv4 = "10.20.3.1/24"
-ipv6 = "fd20:0:0:3::1/64"
-internet = "listed"
-[zones.staff]
-role = "staff"
-ports = ["LAN4"]
-ipv4 = "10.20.4.1/24"
-ipv6 = "fd20:0:0:4::1/64"
-internet = "open"
-[zones.guest]
-role = "guest"
-ports = ["LAN5"]
-ipv4 = "10.20.5.1/24"
-ipv6 = "fd20:0:0:5::1/64"
-internet = "open"
-[zones.management]
-role = "management"
-ports = ["LAN6"]
-ipv4 = "10.20.6.1/24"
-ipv6 = "fd20:0:0:6::1/64"
-internet = "listed"
-[[permits]]
-from = "affairs"
-to = "service:affairs"
-who = "w"
-why = "y"
-until = "2099-03-31"
-[[permits]]
-from = "affairs"
-to = "service:idp"
-who = "w"
-why = "y"
-until = "2099-03-31"
-[[permits]]
-from = "learning"
-to = "service:learning"
-who = "w"
-why = "y"
-until = "2099-03-31"
-[[permits]]
-from = "learning"
-to = "service:drill"
-who = "w"
-why = "y"
-until = "2099-03-31"
-[[permits]]
-from = "affairs"
-to = "zone:printers"
-ports = ["tcp/9100", "tcp/631"]
-who = "w"
-why = "y"
-until = "2099-03-31"
-[[permits]]
-from = "learning"
-to = "zone:printers"
-ports = ["tcp/631"]
-who = "w"
-why = "y"
-until = "2099-03-31"
-[[permits]]
-from = "staff"
-to = "zone:printers"
-who = "w"
-why = "everything"
-until = "2099-03-31"
-[[permits]]
-from = "staff"
-to = "zone:affairs"
-ports = ["tcp/445"]
-who = "w"
-why = "y"
-until = "2099-03-31"
-[[permits]]
-from = "management"
-to = "zone:affairs"
-ports = ["tcp/22", "udp/161"]
-who = "w"
-why = "y"
-until = "2099-03-31"
-[[permits]]
-from = "management"
-to = "zone:printers"
-ports = ["udp/100-300"]
-who = "w"
-why = "y"
-until = "2099-03-31"
-[[routes]]
-zone = "staff"
-group = "internet"
-paths = ["closed", "direct"]
-[[routes]]
-zone = "guest"
-group = "internet"
-paths = ["direct"]
-"#;
+/// In the order of their ports. The role of a zone is its name; the second word is its `internet`.
+const ZONES: [(&str, &str); 6] = [
+    ("affairs", "listed"),
+    ("learning", "open"),
+    ("printers", "listed"),
+    ("staff", "open"),
+    ("guest", "open"),
+    ("management", "listed"),
+];
+
+/// From, to, ports. None of them: a service's own, a zone's all.
+const PERMITS: [(&str, &str, &[&str]); 10] = [
+    ("affairs", "service:affairs", &[]),
+    ("affairs", "service:idp", &[]),
+    ("learning", "service:learning", &[]),
+    ("learning", "service:drill", &[]),
+    ("affairs", "zone:printers", &["tcp/9100", "tcp/631"]),
+    ("learning", "zone:printers", &["tcp/631"]),
+    ("staff", "zone:printers", &[]),
+    ("staff", "zone:affairs", &["tcp/445"]),
+    ("management", "zone:affairs", &["tcp/22", "udp/161"]),
+    ("management", "zone:printers", &["udp/100-300"]),
+];
+
+/// To the internet, beside the example's.
+const ROUTES: [(&str, &[&str]); 2] = [("staff", &["closed", "direct"]), ("guest", &["direct"])];
+
+/// Zone number n, counted from 1: port LANn, 10.20.n.0/24, fd20:0:0:n::/64.
+fn six() -> String {
+    let mut text = String::new();
+    for (n, (zone, internet)) in (1..).zip(ZONES) {
+        let _ = write!(
+            text,
+            "[zones.{zone}]\nrole = \"{zone}\"\nports = [\"LAN{n}\"]\nipv4 = \"10.20.{n}.1/24\"\n\
+             ipv6 = \"fd20:0:0:{n}::1/64\"\ninternet = \"{internet}\"\n"
+        );
+    }
+    for (from, to, ports) in PERMITS {
+        let _ = write!(
+            text,
+            "[[permits]]\nfrom = \"{from}\"\nto = \"{to}\"\nports = {ports:?}\n\
+             who = \"w\"\nwhy = \"y\"\nuntil = \"2099-03-31\"\n"
+        );
+    }
+    for (zone, paths) in ROUTES {
+        let _ = write!(text, "[[routes]]\nzone = \"{zone}\"\ngroup = \"internet\"\npaths = {paths:?}\n");
+    }
+    text
+}

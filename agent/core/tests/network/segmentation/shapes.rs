@@ -6,19 +6,7 @@ use std::fmt::Write as _;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-pub(super) const BOARD: &str = r#"
-id = "lab-namespace"
-description = "test"
-[ports]
-WAN1 = { interface = "wan1", role = "wan" }
-WAN2 = { interface = "wan2", role = "wan" }
-LAN1 = { interface = "lan1", role = "lan" }
-LAN2 = { interface = "lan2", role = "lan" }
-LAN3 = { interface = "lan3", role = "lan" }
-LAN4 = { interface = "lan4", role = "lan" }
-LAN5 = { interface = "lan5", role = "lan" }
-LAN6 = { interface = "lan6", role = "lan" }
-"#;
+pub(super) const BOARD: &str = include_str!("six-lan-ports.toml");
 
 const HEAD: &str = r#"
 version = 1
