@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) use pcap::Pcap;
-pub(crate) use tap::{PermittedFlow, Tap, Zone};
+pub(crate) use tap::{Permitted, PermittedFlow, Ports, Tap, Zone};
 
 use packet::Seen;
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::packet::{self, Seen};
-use super::{Counts, Point};
+use super::{Counts, Point, lock};
 use crate::nodes::enter;
 use crate::wire::packet_socket::{Batch, PacketSocket, Sees};
 
@@ -34,23 +34,37 @@ impl Zone {
     }
 }
 
-/// A flow between zones that the plan permits: its packets and the answers to them are no leaks.
+/// Flows between zones that the plan permits: their packets and the answers to them are no leaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PermittedFlow {
     pub(crate) from: String,
     pub(crate) to: String,
-    /// IP protocol and destination port.
+    /// None: everything.
+    pub(crate) ports: Option<Ports>,
+}
+
+/// Destination ports of one IP protocol, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ports {
     pub(crate) protocol: u8,
-    pub(crate) port: u16,
+    pub(crate) first: u16,
+    pub(crate) last: u16,
 }
 
 impl PermittedFlow {
     fn covers(&self, from: &str, to: &str, seen: &Seen) -> bool {
-        seen.protocol == self.protocol
-            && ((self.from == from && self.to == to && seen.destination_port == self.port)
-                || (self.from == to && self.to == from && seen.source_port == self.port))
+        let named = |port: u16| {
+            self.ports.is_none_or(|ports| {
+                seen.protocol == ports.protocol && (ports.first..=ports.last).contains(&port)
+            })
+        };
+        (self.from == from && self.to == to && named(seen.destination_port))
+            || (self.from == to && self.to == from && named(seen.source_port))
     }
 }
+
+/// What is permitted at the moment; shared by all taps of a town.
+pub(crate) type Permitted = Arc<Mutex<Vec<PermittedFlow>>>;
 
 /// A thread that counts at one interface of a zone.
 #[derive(Debug)]
@@ -72,7 +86,7 @@ impl Tap {
         interface: &str,
         zone: &Zone,
         zones: &[Zone],
-        permitted: Vec<PermittedFlow>,
+        permitted: Permitted,
         start: Instant,
     ) -> Result<Self> {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
@@ -107,7 +121,7 @@ fn listen(
     here: &str,
     (rx, tx): &(Arc<Point>, Arc<Point>),
     others: &[(Zone, Arc<Point>)],
-    permitted: &[PermittedFlow],
+    permitted: &Mutex<Vec<PermittedFlow>>,
 ) {
     let mut batch = Batch::new();
     loop {
@@ -128,7 +142,7 @@ fn listen(
                 }
                 to_zone.add_seen(&seen);
                 for (zone, point) in others.iter().filter(|(zone, _)| zone.holds(seen.source)) {
-                    if !permitted.iter().any(|flow| flow.covers(zone.name, here, &seen)) {
+                    if !lock(permitted).iter().any(|flow| flow.covers(zone.name, here, &seen)) {
                         point.add(now, &Counts { leaked: 1, ..Counts::default() });
                     }
                 }
@@ -148,5 +162,44 @@ impl Drop for Tap {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(protocol: u8, source_port: u16, destination_port: u16) -> Seen {
+        let address = IpAddr::from([10, 20, 1, 100]);
+        Seen {
+            source: address,
+            destination: address,
+            protocol,
+            source_port,
+            destination_port,
+            dscp: 0,
+            length: 60,
+        }
+    }
+
+    #[test]
+    fn a_permit_covers_its_flows_and_their_answers_and_nothing_else() {
+        let ports = Ports { protocol: 6, first: 9100, last: 9102 };
+        let raw = PermittedFlow { from: "affairs".into(), to: "printers".into(), ports: Some(ports) };
+        for (from, to, packet, covered) in [
+            ("affairs", "printers", seen(6, 40_000, 9100), true),
+            ("affairs", "printers", seen(6, 40_000, 9102), true),
+            ("affairs", "printers", seen(6, 40_000, 9103), false),
+            ("affairs", "printers", seen(17, 40_000, 9100), false),
+            ("affairs", "printers", seen(6, 9100, 40_000), false),
+            ("printers", "affairs", seen(6, 9100, 40_000), true),
+            ("printers", "affairs", seen(6, 40_000, 9100), false),
+            ("learning", "printers", seen(6, 40_000, 9100), false),
+        ] {
+            assert_eq!(raw.covers(from, to, &packet), covered, "{from} → {to} {packet:?}");
+        }
+        let all = PermittedFlow { ports: None, ..raw };
+        assert!(all.covers("affairs", "printers", &seen(1, 0, 0)));
+        assert!(!all.covers("learning", "printers", &seen(1, 0, 0)));
     }
 }

@@ -1,7 +1,9 @@
 //! Plays scenarios: raises the town, starts gateway and loads, makes things happen at their moments, and judges.
 
+mod administrator;
 mod control;
 mod metrics;
+mod permits;
 mod plan_text;
 mod play;
 mod record;

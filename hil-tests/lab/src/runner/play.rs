@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use seimon_ipc::control::{self, Response, Status};
 
+use super::administrator::{command, permitted_by};
 use super::control::{Follower, ask};
 use super::metrics::{Measure, evaluate};
 use super::plan_text::{board_file, plan_text};
@@ -66,6 +67,9 @@ pub fn play_with(
     let plan = plan_text(&scenario.plan.file, &scenario.file, &[&scenario.plan.set])?;
     screen.note(Duration::ZERO, "raising the town");
     let world = World::raise(&scenario.topology, scenario.seed).context("the town could not be raised")?;
+    if let Some(flows) = permitted_by(&plan) {
+        world.permit(flows);
+    }
     world.use_agent(GatewayConfig {
         agent: options.bin_dir.join("seimon-agent"),
         plan,
@@ -241,7 +245,7 @@ impl<'a> Run<'a> {
             failed: None,
         };
         let outcome = if event.what.starts_with("migrate.") || event.what.starts_with("plan.") {
-            self.command(event).map(|(code, said)| {
+            command(self.world, self.scenario, event).map(|(code, said)| {
                 if code != 0 {
                     for line in said.lines().filter(|l| !l.trim().is_empty()).take(6) {
                         screen.note(at, &format!("  {line}"));
@@ -278,43 +282,6 @@ impl<'a> Run<'a> {
                 happened.failed = Some(format!("{error:#}"));
             }
         }
-    }
-
-    /// Runs seimonctl as the administrator would.
-    fn command(&self, event: &EventSpec) -> Result<(i32, String)> {
-        let gateway = self.world.gateway()?;
-        let output = match event.what.as_str() {
-            "plan.apply" => {
-                let file =
-                    event.keys.get("file").and_then(|f| f.as_str()).unwrap_or(&self.scenario.plan.file);
-                let own: BTreeMap<String, toml::Value> = event
-                    .keys
-                    .get("set")
-                    .and_then(toml::Value::as_table)
-                    .map(|t| t.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
-                    .unwrap_or_default();
-                let text = plan_text(file, &self.scenario.file, &[&self.scenario.plan.set, &own])?;
-                let path = gateway
-                    .control_socket()
-                    .parent()
-                    .map(|dir| dir.join(format!("{}.toml", event.id)))
-                    .context("the gateway has no folder")?;
-                std::fs::write(&path, text)?;
-                gateway.ctl(&["apply", &path.display().to_string()])?
-            }
-            "migrate.start" => {
-                let group = event.target.as_deref().unwrap_or_default();
-                match event.keys.get("to").and_then(|to| to.as_str()) {
-                    Some(to) => gateway.ctl(&["migrate", "start", group, "--to", to])?,
-                    None => gateway.ctl(&["migrate", "start", group])?,
-                }
-            }
-            other => {
-                let Some(action) = other.strip_prefix("migrate.") else { bail!("no command `{other}`") };
-                gateway.ctl(&["migrate", action, event.target.as_deref().unwrap_or_default()])?
-            }
-        };
-        Ok((output.code, format!("{}{}", output.stdout, output.stderr)))
     }
 
     fn report_told(&mut self, told: &[(Duration, control::Event)], screen: &mut dyn Screen) {

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::capture::{POINT_FIELDS, Point, lock};
+use crate::capture::{POINT_FIELDS, PermittedFlow, Point, lock};
 use crate::load::Load;
 use crate::load::spec::{LoadSpec, MetricInfo};
 use crate::servers::Servers;
@@ -129,6 +129,15 @@ impl World {
         let node = std::sync::Arc::clone(self.town.node("gw")?);
         let gateway = Gateway::new(node, config, &self.servers.authority.pem())?;
         self.gateway.set(gateway).map_err(|_| anyhow!("this town has its agent already"))
+    }
+
+    /// From now on these flows between zones are no leaks, and no others.
+    pub(crate) fn permit(&self, flows: Vec<PermittedFlow>) {
+        *lock(&self.town.permitted) = flows;
+    }
+
+    pub(crate) fn permitted(&self) -> Vec<PermittedFlow> {
+        lock(&self.town.permitted).clone()
     }
 
     /// The agent's life; an error before [`Self::use_agent`].

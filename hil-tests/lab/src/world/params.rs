@@ -48,7 +48,7 @@ pub const BASES: &[Base] = &[
     },
     Base {
         name: "one-line-town",
-        meaning: "only the internet line; the closed path is a tunnel over it (not supported by this version)",
+        meaning: "only the internet line; the closed path is a tunnel over it: not supported by this version",
         supported: false,
     },
 ];
@@ -194,7 +194,8 @@ impl Topology {
             anyhow!("unknown topology base `{base}`; known: {}", names.join(", "))
         })?;
         if !known.supported {
-            bail!("topology base `{base}` is not supported by this version: {}", known.meaning);
+            let can: Vec<_> = BASES.iter().filter(|b| b.supported).map(|b| b.name).collect();
+            bail!("the lab cannot raise `{base}` yet ({}); play in {}", known.meaning, can.join(", "));
         }
         let mut values = BTreeMap::new();
         for param in params(base) {
@@ -325,6 +326,7 @@ mod tests {
     #[test]
     fn the_tunnel_town_is_refused_clearly() {
         let refused = Topology::new("one-line-town").unwrap_err().to_string();
-        assert!(refused.contains("not supported by this version"), "{refused}");
+        assert!(refused.contains("cannot raise `one-line-town` yet"), "{refused}");
+        assert!(refused.contains("play in two-line-town"), "says what to do: {refused}");
     }
 }

@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use super::params::Topology;
-use crate::capture::{CLIENT_DSCP, PermittedFlow, Tap, Zone};
+use crate::capture::{CLIENT_DSCP, Permitted, PermittedFlow, Ports, Tap, Zone};
 use crate::netns::feed;
 use crate::nodes::Node;
 use crate::wire::{Pmtu, Wire, WireConfig};
@@ -54,6 +54,8 @@ pub(crate) struct Device {
 pub(crate) struct Town {
     pub(crate) wires: BTreeMap<&'static str, Wire>,
     pub(crate) taps: BTreeMap<&'static str, Tap>,
+    /// Flows between zones that are no leaks.
+    pub(crate) permitted: Permitted,
     pub(crate) devices: BTreeMap<&'static str, Vec<Device>>,
     pub(crate) nodes: BTreeMap<&'static str, Arc<Node>>,
 }
@@ -73,10 +75,13 @@ pub(crate) fn zones() -> [Zone; 3] {
     ]
 }
 
+/// What the static gateway lets through; an agent's plan brings its own.
 fn permitted() -> Vec<PermittedFlow> {
-    [("affairs", 9100), ("affairs", 631), ("learning", 631)]
+    let ports = [9100, 631].map(|port| Ports { protocol: 6, first: port, last: port });
+    ["affairs", "learning"]
         .into_iter()
-        .map(|(from, port)| PermittedFlow { from: from.into(), to: "printers".into(), protocol: 6, port })
+        .flat_map(|from| ports.map(|ports| (from, ports)))
+        .map(|(from, ports)| PermittedFlow { from: from.into(), to: "printers".into(), ports: Some(ports) })
         .collect()
 }
 
@@ -86,7 +91,14 @@ pub(crate) fn raise(topology: &Topology, seed: u64, start: Instant) -> Result<To
     for name in NODES {
         nodes.insert(name, Arc::new(Node::raise(name)?));
     }
-    let town = Town { wires: BTreeMap::new(), taps: BTreeMap::new(), devices: BTreeMap::new(), nodes };
+    let permitted = Arc::new(Mutex::new(permitted()));
+    let town = Town {
+        wires: BTreeMap::new(),
+        taps: BTreeMap::new(),
+        permitted: Arc::clone(&permitted),
+        devices: BTreeMap::new(),
+        nodes,
+    };
     settings(&town)?;
     feed("ip", &["-batch", "-"], LINKS).context("cannot make the town's links")?;
     town.node("wires")?.ip(WIRES)?;
@@ -102,9 +114,9 @@ pub(crate) fn raise(topology: &Topology, seed: u64, start: Instant) -> Result<To
     let all = zones();
     let mut taps = BTreeMap::new();
     for zone in &all {
-        taps.insert(zone.name, Tap::raise(zone.name, "port", zone, &all, permitted(), start)?);
+        taps.insert(zone.name, Tap::raise(zone.name, "port", zone, &all, Arc::clone(&permitted), start)?);
     }
-    Ok(Town { wires, taps, devices, nodes: town.nodes })
+    Ok(Town { wires, taps, permitted, devices, nodes: town.nodes })
 }
 
 fn line_config(topology: &Topology, line: &str) -> Result<WireConfig> {
