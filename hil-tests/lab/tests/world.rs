@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use seimon_lab::load::spec::{Family, Kind, LoadSpec};
+use seimon_lab::load::spec::{Dial, Family, Kind, LoadSpec};
 use seimon_lab::netns::{Inside, rerun_test};
 use seimon_lab::world::params::Topology;
 use seimon_lab::world::{Happening, World};
@@ -227,6 +227,35 @@ fn events_on_lines_and_servers_show_in_what_clients_measure_and_end_when_undone(
     until(&world, "names.ok", fine + 3.0, limit);
     assert_eq!(total(&world, "names.errors"), errors, "TCP answers");
     world.undo(fault).unwrap();
+}
+
+#[test]
+fn a_dead_ipv6_address_is_an_error_for_simple_programs_only() {
+    if !inside("a_dead_ipv6_address_is_an_error_for_simple_programs_only") {
+        return;
+    }
+    let mut topology = Topology::new("two-line-town").unwrap();
+    topology.set("zones.affairs.clients", &toml::Value::Integer(2)).unwrap();
+    topology.set("zones.learning.clients", &toml::Value::Integer(1)).unwrap();
+    let world = World::raise(&topology, 1).unwrap();
+    // Hands out the addresses of both families, and refuses IPv6 from this zone.
+    world.use_static_gateway().unwrap();
+    let ask = |id: &str, dial| LoadSpec {
+        service: Some("idp".into()),
+        every: Some(Duration::from_millis(100)),
+        dial,
+        ..load(id, "affairs", Kind::Request)
+    };
+    world.start_load(ask("browser", Dial::Race)).unwrap();
+    world.start_load(ask("program", Dial::First)).unwrap();
+    until(&world, "browser.ok", 3.0, Duration::from_secs(5));
+    until(&world, "program.errors", 3.0, Duration::from_secs(5));
+    assert_eq!(total(&world, "browser.errors"), 0.0);
+    assert_eq!(total(&world, "program.ok"), 0.0);
+    let four = LoadSpec { family: Family::V4, ..ask("old", Dial::First) };
+    world.start_load(four).unwrap();
+    until(&world, "old.ok", 3.0, Duration::from_secs(5));
+    assert_eq!(total(&world, "old.errors"), 0.0);
 }
 
 #[test]
