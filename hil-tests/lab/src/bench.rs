@@ -1,18 +1,24 @@
 //! Benches: ratios of interleaved pairs, within one run.
 
+mod cost;
 mod flood;
+mod frames;
 mod gate;
+mod generator;
 mod groups;
 mod lived;
 mod pairs;
 mod stats;
+mod steady;
+mod steal;
 
 use std::path::Path;
 
 use anyhow::{Result, bail};
 
-pub use pairs::{Pairs, run_pairs};
+pub use pairs::{Pairs, Sample, run_pairs};
 pub use stats::{median, ratio_interval};
+pub use steal::{Stolen, Watch};
 
 use crate::result::{Check, Goal, Results};
 

@@ -8,10 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use seimon_board::Board;
 use seimon_core::bench_support::{linear, plan_text};
 use seimon_core::network_plan::{
@@ -21,6 +20,7 @@ use seimon_core::network_plan::{
 use seimon_dataplane::Linux;
 use seimon_plan::{PathId, ValidSitePlan};
 
+use super::frames::TRAFFIC_CLASS;
 use crate::nodes::{Node, enter};
 
 /// Where the open zone's traffic goes.
@@ -33,7 +33,6 @@ pub(super) struct Gate {
     client: Node,
     gw: Node,
     server: Node,
-    iperf: Option<Child>,
 }
 
 /// What the gateway between them is.
@@ -66,10 +65,9 @@ impl Gate {
         )?;
         client.ip("address add 10.20.1.100/24 dev e1\naddress add 10.20.2.100/24 dev e2\n\
              route add 203.0.113.80/32 via 10.20.2.1\nroute add 198.18.0.0/15 via 10.20.1.1")?;
-        // The flood's new flows end here, at the price of one rule.
-        server.nft(&format!(
-            "table inet sink {{ chain in {{ type filter hook prerouting priority raw;\n tcp dport {{ 443, {PORT} }} drop\n}}\n}}\n"
-        ))?;
+        // What the generator sends ends where it arrives, at the price of one rule.
+        sink(&server, &["w1", "w2"])?;
+        sink(&client, &["e1", "e2", "e3"])?;
         match rules {
             Rules::Ours(plan) => apply(gw.name(), plan)?,
             Rules::Script(script) => plain_gateway(&gw, script)?,
@@ -80,77 +78,7 @@ impl Gate {
             ("netfilter/nf_conntrack_tcp_timeout_time_wait", "1"),
             ("netfilter/nf_conntrack_tcp_timeout_syn_sent", "5"),
         ])?;
-        Ok(Self { client, gw, server, iperf: None })
-    }
-
-    fn iperf_server(&mut self) -> Result<()> {
-        if self.iperf.is_none() {
-            let child = self
-                .server
-                .command("iperf3")
-                .args(["-s", "-p", "5201"])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .context("iperf3 could not be started (Debian package iperf3)")?;
-            self.iperf = Some(child);
-            // Ready when a connection is accepted; the first measurement tries again until then.
-            let mut why = None;
-            for _ in 0..50 {
-                match self.iperf(&["-n", "1"]) {
-                    Ok(_) => return Ok(()),
-                    Err(error) => why = Some(error),
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            let why = why.map(|error| format!("{error:#}")).unwrap_or_default();
-            bail!("the iperf3 server does not answer through this gateway: {why}");
-        }
-        Ok(())
-    }
-
-    fn iperf(&self, more: &[&str]) -> Result<serde_json::Value> {
-        let mut command: Command = self.client.command("iperf3");
-        let output = command
-            .args(["-c", OPEN, "-p", "5201", "-J", "--connect-timeout", "2000"])
-            .args(more)
-            .stdin(Stdio::null())
-            .output()?;
-        let json: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        if let Some(error) = json["error"].as_str() {
-            bail!("iperf3: {error}");
-        }
-        Ok(json)
-    }
-
-    /// TCP bits a second, as received.
-    pub(super) fn tcp(&mut self, time: Duration) -> Result<f64> {
-        self.iperf_server()?;
-        let json = self.iperf(&["-t", &time.as_secs().max(1).to_string()])?;
-        json["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 named no rate")
-    }
-
-    /// UDP packets of 64 bytes a second, as received.
-    pub(super) fn udp64(&mut self, time: Duration) -> Result<f64> {
-        let mut last = None;
-        // The generator gives up now and then when its socket's buffer is full; that says nothing about the gateway.
-        for _ in 0..3 {
-            match self.udp64_once(time) {
-                Ok(rate) => return Ok(rate),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.context("no try was made")?)
-    }
-
-    fn udp64_once(&mut self, time: Duration) -> Result<f64> {
-        self.iperf_server()?;
-        let json = self.iperf(&["-u", "-l", "64", "-b", "0", "-t", &time.as_secs().max(1).to_string()])?;
-        let sum = &json["end"]["sum"];
-        let (packets, lost) = (sum["packets"].as_f64(), sum["lost_packets"].as_f64());
-        let seconds = sum["seconds"].as_f64().context("iperf3 named no time")?;
-        Ok((packets.context("iperf3 named no packets")? - lost.unwrap_or(0.0)) / seconds)
+        Ok(Self { client, gw, server })
     }
 
     pub(super) fn gateway(&self) -> &Node {
@@ -166,13 +94,18 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.iperf {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+/// Drops the generator's frames (known by their traffic class) as soon as they have been counted.
+fn sink(node: &Node, interfaces: &[&str]) -> Result<()> {
+    let class = TRAFFIC_CLASS >> 2;
+    let chains: String = interfaces
+        .iter()
+        .map(|name| {
+            format!(
+                "chain {name} {{\ntype filter hook ingress device \"{name}\" priority 0\nip dscp {class} drop\n}}\n"
+            )
+        })
+        .collect();
+    node.nft(&format!("table netdev sink {{\n{chains}}}\n"))
 }
 
 /// Brings a network plan into force in a namespace, as the agent does.
@@ -201,8 +134,10 @@ fn plain_gateway(gw: &Node, script: &str) -> Result<()> {
     gw.sysctl(&[("netfilter/nf_conntrack_acct", "1"), ("ipv4/ip_forward", "1")])
 }
 
-/// Conntrack, NAT, and nothing else.
+/// Conntrack, NAT both ways as ours has it (destinations by a map, sources masqueraded), and nothing else.
 pub(super) const BARE: &str = "table inet bare {
+  map real { type ipv4_addr : ipv4_addr; elements = { 100.127.0.1 : 203.0.113.80 }; }
+  chain to_real { type nat hook prerouting priority dstnat; dnat ip to ip daddr map @real; }
   chain forward { type filter hook forward priority filter; policy drop;
     ct state established,related accept
     iifname { \"z-affairs\", \"z-learning\" } accept

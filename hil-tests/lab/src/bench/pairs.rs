@@ -1,30 +1,53 @@
 //! Arms measured in interleaved pairs, A B B A, with pairs thrown away during which others took the machine.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 
 use super::stats::ratio_interval;
-use crate::result::{Check, Goal};
+use super::steal::{Stolen, Watch};
+use crate::result::{Check, Goal, Status};
+
+/// One measurement of one arm.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    pub value: f64,
+    /// While it was measured; what prepares and clears up does not count.
+    pub stolen: Stolen,
+}
+
+impl Sample {
+    /// For an arm that is measured from its first moment to its last.
+    ///
+    /// # Errors
+    /// Those of the arm.
+    pub fn of(arm: impl FnOnce() -> Result<f64>) -> Result<Self> {
+        let watch = Watch::begin();
+        let value = arm()?;
+        Ok(Self { value, stolen: watch.end() })
+    }
+}
 
 /// How many pairs, and when to give up.
 #[derive(Clone, Copy, Debug)]
 pub struct Pairs {
     /// Good pairs wanted: at least 15.
     pub wanted: usize,
-    /// Pairs tried at most, the thrown-away ones included.
-    pub most: usize,
+    /// No pair begins later than this.
+    pub within: Duration,
     /// Share of stolen time above which a pair does not count.
     pub steal: f64,
 }
 
-impl Pairs {
-    /// For arms that take a fraction of a second: more of them may be thrown away.
-    pub const SHORT: Self = Self { wanted: 21, most: 120, steal: 0.01 };
-}
-
 impl Default for Pairs {
     fn default() -> Self {
-        Self { wanted: 15, most: 45, steal: 0.01 }
+        Self { wanted: 25, within: Duration::from_secs(50), steal: 0.01 }
     }
+}
+
+impl Pairs {
+    /// Fewer than these decide nothing.
+    const LEAST: usize = 15;
 }
 
 /// Measures `ours / theirs` (`numerator / denominator`) and judges it. More pairs are taken while the answer is unclear.
@@ -35,109 +58,70 @@ pub fn run_pairs(
     name: &str,
     pairs: Pairs,
     goal: Goal,
-    mut numerator: impl FnMut() -> Result<f64>,
-    mut denominator: impl FnMut() -> Result<f64>,
+    mut numerator: impl FnMut() -> Result<Sample>,
+    mut denominator: impl FnMut() -> Result<Sample>,
 ) -> Result<Check> {
+    let begin = Instant::now();
     let mut ratios = Vec::new();
-    let mut thrown = 0;
-    for pair in 0..pairs.most {
-        let before = CpuTimes::now();
-        let (a, b) = if pair % 2 == 0 {
+    let mut tried = 0;
+    // Both arms once for nothing: caches, neighbours, the kernel's slabs.
+    numerator()?;
+    denominator()?;
+    loop {
+        let (a, b) = if tried % 2 == 0 {
             let a = numerator()?;
             (a, denominator()?)
         } else {
             let b = denominator()?;
             (numerator()?, b)
         };
-        if CpuTimes::now().stolen_since(before) > pairs.steal {
-            thrown += 1;
+        tried += 1;
+        let calm = a.stolen.and(b.stolen).share() <= pairs.steal;
+        if calm && b.value > 0.0 {
+            ratios.push(a.value / b.value);
+        }
+        let late = begin.elapsed() > pairs.within;
+        if !late && (!calm || ratios.len() < pairs.wanted) {
             continue;
         }
-        if b > 0.0 {
-            ratios.push(a / b);
-        }
-        if ratios.len() < pairs.wanted {
-            continue;
-        }
-        if let Some(check) = judge(name, &ratios, goal)
-            && check.status != crate::result::Status::Unclear
-        {
-            return Ok(note(check, thrown));
+        let check = judge(name, &ratios, goal);
+        if late || check.status != Status::Unclear {
+            return Ok(match tried - ratios.len() {
+                0 => check,
+                thrown => check.with_note(format!("{thrown} of {tried} pairs thrown away: stolen time")),
+            });
         }
     }
-    match judge(name, &ratios, goal) {
-        Some(check) if ratios.len() >= pairs.wanted => Ok(note(check, thrown)),
-        _ => Ok(Check::number(name, None, "ratio", goal).with_note(format!(
-            "only {} good pairs; {thrown} thrown away because others took the processor",
-            ratios.len()
-        ))),
-    }
 }
 
-fn judge(name: &str, ratios: &[f64], goal: Goal) -> Option<Check> {
-    let (middle, interval) = ratio_interval(ratios, ratios.len() as u64)?;
-    Some(Check::ratio(name, middle, interval, ratios.len(), goal))
-}
-
-fn note(check: Check, thrown: usize) -> Check {
-    if thrown == 0 { check } else { check.with_note(format!("{thrown} pairs thrown away: stolen time")) }
-}
-
-/// From the first line of /proc/stat.
-#[derive(Clone, Copy, Debug, Default)]
-struct CpuTimes {
-    all: u64,
-    stolen: u64,
-}
-
-impl CpuTimes {
-    fn now() -> Self {
-        std::fs::read_to_string("/proc/stat").ok().and_then(|s| Self::parse(&s)).unwrap_or_default()
-    }
-
-    /// `cpu user nice system idle iowait irq softirq steal guest guest_nice`; guest time is part of user.
-    fn parse(stat: &str) -> Option<Self> {
-        let fields: Vec<u64> = stat
-            .lines()
-            .next()?
-            .strip_prefix("cpu ")?
-            .split_whitespace()
-            .filter_map(|f| f.parse().ok())
-            .collect();
-        Some(Self { all: fields.iter().take(8).sum(), stolen: *fields.get(7)? })
-    }
-
-    fn stolen_since(self, before: Self) -> f64 {
-        let all = self.all.saturating_sub(before.all);
-        if all == 0 { 0.0 } else { self.stolen.saturating_sub(before.stolen) as f64 / all as f64 }
+fn judge(name: &str, ratios: &[f64], goal: Goal) -> Check {
+    match ratio_interval(ratios, ratios.len() as u64) {
+        Some((middle, interval)) if ratios.len() >= Pairs::LEAST => {
+            Check::ratio(name, middle, interval, ratios.len(), goal)
+        }
+        _ => Check { n: Some(ratios.len()), ..Check::number(name, None, "ratio", goal) },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::Status;
 
-    const CALM: Pairs = Pairs { wanted: 15, most: 45, steal: 2.0 };
+    const CALM: Pairs = Pairs { wanted: 15, within: Duration::from_secs(3600), steal: 0.01 };
+
+    fn calm(value: f64) -> Result<Sample> {
+        Ok(Sample { value, stolen: Stolen::default() })
+    }
 
     #[test]
-    fn arms_are_interleaved_a_b_b_a() {
+    fn arms_are_interleaved_a_b_b_a_after_one_round_of_each() {
         let order = std::cell::RefCell::new(String::new());
-        let check = run_pairs(
-            "r",
-            CALM,
-            Goal::AtLeast(0.9),
-            || {
-                order.borrow_mut().push('A');
-                Ok(1.0)
-            },
-            || {
-                order.borrow_mut().push('B');
-                Ok(1.0)
-            },
-        )
-        .unwrap();
-        assert!(order.borrow().starts_with("ABBAABBA"), "{}", order.borrow());
+        let arm = |name| {
+            order.borrow_mut().push(name);
+            calm(1.0)
+        };
+        let check = run_pairs("r", CALM, Goal::AtLeast(0.9), || arm('A'), || arm('B')).unwrap();
+        assert!(order.borrow().starts_with("ABABBAABBA"), "{}", order.borrow());
         assert_eq!((check.status, check.n), (Status::Pass, Some(15)));
     }
 
@@ -146,16 +130,37 @@ mod tests {
         let mut turn = 0;
         let wobbling = || {
             turn += 1;
-            Ok(if turn % 2 == 0 { 0.9 } else { 1.1 })
+            calm(if turn % 2 == 0 { 0.9 } else { 1.1 })
         };
-        let check = run_pairs("r", CALM, Goal::AtLeast(1.0), wobbling, || Ok(1.0)).unwrap();
+        let brief = Pairs { within: Duration::from_millis(20), ..CALM };
+        let check = run_pairs("r", brief, Goal::AtLeast(1.0), wobbling, || calm(1.0)).unwrap();
         assert_eq!(check.status, Status::Unclear);
     }
 
     #[test]
-    fn stolen_time_is_read_from_the_eighth_column() {
-        let before = CpuTimes::parse("cpu  100 0 100 800 0 0 0 0 0 0\n").unwrap();
-        let after = CpuTimes::parse("cpu  150 0 100 840 0 0 0 10 0 0\n").unwrap();
-        assert!((after.stolen_since(before) - 0.1).abs() < 1e-9);
+    fn pairs_during_which_others_took_the_machine_do_not_count() {
+        let all = Duration::from_secs(1);
+        let mut turn = 0;
+        let check = run_pairs(
+            "r",
+            CALM,
+            Goal::AtLeast(0.9),
+            || {
+                turn += 1;
+                let stolen = Stolen::for_test(if turn % 2 == 0 { all / 10 } else { Duration::ZERO }, all);
+                Ok(Sample { value: if turn % 2 == 0 { 0.1 } else { 1.0 }, stolen })
+            },
+            || calm(1.0),
+        )
+        .unwrap();
+        assert_eq!((check.status, check.n, check.value), (Status::Pass, Some(15), Some(1.0)));
+        assert!(check.note.unwrap().contains("thrown away"));
+    }
+
+    #[test]
+    fn too_few_good_pairs_are_unclear_whatever_they_say() {
+        let brief = Pairs { within: Duration::ZERO, ..CALM };
+        let check = run_pairs("r", brief, Goal::AtLeast(0.9), || calm(1.0), || calm(1.0)).unwrap();
+        assert_eq!((check.status, check.value), (Status::Unclear, None));
     }
 }

@@ -71,8 +71,12 @@ impl PacketSocket {
             socket.option(libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
         }
         // The forced size needs rights over the machine; without them the kernel's maximum is what we get.
-        if socket.option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 8 << 20).is_err() {
-            let _ = socket.option(libc::SOL_SOCKET, libc::SO_RCVBUF, 8 << 20);
+        for (forced, asked) in
+            [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+        {
+            if socket.option(libc::SOL_SOCKET, forced, 8 << 20).is_err() {
+                let _ = socket.option(libc::SOL_SOCKET, asked, 8 << 20);
+            }
         }
         // SAFETY: an all-zero sockaddr_ll is valid.
         let mut address: libc::sockaddr_ll = unsafe { zeroed() };
