@@ -38,7 +38,7 @@ use crate::store::{Store, StoredPlan};
 
 /// Counting flows and affinity, judging windows, feeding the watchdog.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// The same while nothing moves: a look at the kernel's whole connection table costs milliseconds.
+/// The same while nothing moves. (Flows are counted less often still: see [`Census::is_due`].)
 const HOUSEKEEPING_AT_REST: Duration = Duration::from_secs(2);
 /// Looking at the kernel although nobody said that anything changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -225,8 +225,8 @@ impl Agent {
             self.tend_children(now);
             self.examine(now);
             if self.housekeeping_at <= now.mono {
-                let at_rest = self.machines.values().all(|machine| !machine.state().is_moving());
-                self.housekeeping_at = now.mono + if at_rest { HOUSEKEEPING_AT_REST } else { HOUSEKEEPING };
+                let pause = if self.is_at_rest() { HOUSEKEEPING_AT_REST } else { HOUSEKEEPING };
+                self.housekeeping_at = now.mono + pause;
                 self.keep_house(now);
             }
             self.drive_machines(now);
@@ -236,6 +236,10 @@ impl Agent {
             }
             self.flush_children(now);
         }
+    }
+
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.machines.values().all(|machine| !machine.state().is_moving())
     }
 
     fn next_turn(&self) -> Option<Instant> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use seimon_board::MacAddress;
+use seimon_board::{Instant, MacAddress};
 use seimon_core::health::FlowCount;
 use seimon_core::network_plan::{AffinityEntry, Flow, PathIndex, ZoneGroupIndex};
 
@@ -18,6 +18,8 @@ pub(crate) struct Census {
     clients: BTreeMap<Way, u64>,
     flows: BTreeMap<Way, u64>,
     counted: bool,
+    /// When flows were last looked at.
+    looked: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,8 @@ struct Seen {
 pub(crate) struct Findings {
     /// Affinity to be kept alive: its clients have flows that carry bytes.
     pub(crate) active: BTreeSet<(Way, IpAddr)>,
+    /// Since the look before: those bytes may have been carried that long ago.
+    pub(crate) gap: Duration,
     /// Users' flows that have been answered, or not in time, since the last look.
     pub(crate) judged: BTreeMap<Way, FlowCount>,
 }
@@ -39,9 +43,32 @@ pub(crate) struct Findings {
 /// A flow that has had no answer after so many looks counts as unanswered.
 const ROUNDS_TO_ANSWER: u8 = 3;
 
+/// Between looks at the flows while nothing moves and somebody is logged in: often enough that affinity of a client with one
+/// long flow is kept, which is for [`to_keep`] when most of `idle` is left.
+const AT_REST: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+/// Nobody is logged in: a look is for the status only.
+const ALONE: Duration = Duration::from_secs(30);
+
+/// A look at the flows walks the kernel's whole connection table, its empty places too: milliseconds, however few they
+/// are. `idle`: the shortest time that a log-in may be idle.
+pub(crate) fn pace_at_rest(clients: bool, idle: Duration) -> Duration {
+    if clients { (idle / 8).clamp(AT_REST.0, AT_REST.1) } else { ALONE }
+}
+
 impl Census {
-    pub(crate) fn take_flows(&mut self, flows: &[Flow], ours: impl Fn(IpAddr) -> bool) -> Findings {
-        let mut findings = Findings::default();
+    /// Whether flows are to be looked at again, when that is done every `pace`.
+    pub(crate) fn is_due(&self, pace: Duration, now: Instant) -> bool {
+        self.looked.is_none_or(|looked| looked + pace <= now)
+    }
+
+    pub(crate) fn take_flows(
+        &mut self,
+        flows: &[Flow],
+        ours: impl Fn(IpAddr) -> bool,
+        now: Instant,
+    ) -> Findings {
+        let gap = self.looked.replace(now).map_or(Duration::ZERO, |looked| now.since(looked));
+        let mut findings = Findings { gap, ..Findings::default() };
         let mut seen = BTreeMap::new();
         self.flows.clear();
         for flow in flows {
@@ -52,7 +79,7 @@ impl Census {
             let way = (zone_group, path);
             *self.flows.entry(way).or_default() += 1;
             let before = self.seen.get(&flow.id).copied();
-            let mut now = Seen {
+            let mut here = Seen {
                 bytes: flow.bytes,
                 rounds: before.map_or(0, |seen| seen.rounds.saturating_add(1)),
                 judged: before.is_some_and(|seen| seen.judged),
@@ -62,13 +89,13 @@ impl Census {
             if before.is_some_and(|seen| seen.bytes != flow.bytes) {
                 findings.active.insert((way, flow.source));
             }
-            if !now.judged && (flow.answered || now.rounds >= ROUNDS_TO_ANSWER) {
+            if !here.judged && (flow.answered || here.rounds >= ROUNDS_TO_ANSWER) {
                 let count = findings.judged.entry(way).or_insert(FlowCount { answered: 0, total: 0 });
                 count.total += 1;
                 count.answered += u64::from(flow.answered);
-                now.judged = true;
+                here.judged = true;
             }
-            seen.insert(flow.id, now);
+            seen.insert(flow.id, here);
         }
         self.seen = seen;
         findings
@@ -82,6 +109,11 @@ impl Census {
         self.counted = true;
     }
 
+    /// Somebody is logged in somewhere.
+    pub(crate) fn has_clients(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
     /// `None`: not counted yet.
     pub(crate) fn clients(&self, zone_group: ZoneGroupIndex, path: PathIndex) -> Option<u64> {
         self.counted.then(|| self.clients.get(&(zone_group, path)).copied().unwrap_or(0))
@@ -92,9 +124,11 @@ impl Census {
     }
 }
 
-/// Affinity entries to refresh: of every active client whose MAC address is known, unless it would outlive nothing.
+/// Affinity entries to refresh: of every active client whose MAC address is known, unless it would outlive nothing, or
+/// what it did may have been longer ago (`gap`) than a log-in may be idle.
 pub(crate) fn to_keep(
     active: &BTreeSet<(Way, IpAddr)>,
+    gap: Duration,
     neighbours: &BTreeMap<IpAddr, MacAddress>,
     affinity: &[AffinityEntry],
     idle: impl Fn(ZoneGroupIndex) -> Duration,
@@ -109,7 +143,7 @@ pub(crate) fn to_keep(
         let full = idle(*zone_group);
         let left = held.get(&((*zone_group, *path), client)).copied().unwrap_or(Duration::ZERO);
         // Refreshed by new flows in the kernel anyway; here only what is about to run out under a long flow.
-        if left < full.mul_f64(0.7) {
+        if left < full.mul_f64(0.7) && gap < full {
             keep.insert((*zone_group, *path, client), full);
         }
     }
@@ -122,6 +156,8 @@ pub(crate) fn to_keep(
 mod tests {
     use super::*;
     use seimon_core::network_plan::Mark;
+
+    const GAP: Duration = Duration::from_secs(2);
 
     fn flow(id: u32, bytes: u64, answered: bool) -> Flow {
         Flow {
@@ -142,9 +178,13 @@ mod tests {
     #[test]
     fn a_flow_keeps_affinity_only_while_it_carries_bytes() {
         let mut census = Census::default();
-        assert_eq!(census.take_flows(&[flow(1, 10, true)], |_| false).active.len(), 0, "perhaps long over");
-        assert_eq!(census.take_flows(&[flow(1, 10, true)], |_| false).active.len(), 0);
-        assert_eq!(census.take_flows(&[flow(1, 20, true)], |_| false).active.len(), 1);
+        assert_eq!(
+            census.take_flows(&[flow(1, 10, true)], |_| false, Instant::ZERO).active.len(),
+            0,
+            "perhaps long over"
+        );
+        assert_eq!(census.take_flows(&[flow(1, 10, true)], |_| false, Instant::ZERO).active.len(), 0);
+        assert_eq!(census.take_flows(&[flow(1, 20, true)], |_| false, Instant::ZERO).active.len(), 1);
     }
 
     #[test]
@@ -153,16 +193,25 @@ mod tests {
         let way = (ZoneGroupIndex(3), PathIndex(1));
         let judged = |findings: Findings| findings.judged.get(&way).map(|c| (c.answered, c.total));
         assert_eq!(
-            judged(census.take_flows(&[flow(1, 1, true), flow(2, 1, false)], |_| false)),
+            judged(census.take_flows(&[flow(1, 1, true), flow(2, 1, false)], |_| false, Instant::ZERO)),
             Some((1, 1))
         );
-        assert_eq!(judged(census.take_flows(&[flow(1, 1, true), flow(2, 1, false)], |_| false)), None);
-        assert_eq!(judged(census.take_flows(&[flow(1, 1, true), flow(2, 1, false)], |_| false)), None);
         assert_eq!(
-            judged(census.take_flows(&[flow(1, 1, true), flow(2, 1, false)], |_| false)),
+            judged(census.take_flows(&[flow(1, 1, true), flow(2, 1, false)], |_| false, Instant::ZERO)),
+            None
+        );
+        assert_eq!(
+            judged(census.take_flows(&[flow(1, 1, true), flow(2, 1, false)], |_| false, Instant::ZERO)),
+            None
+        );
+        assert_eq!(
+            judged(census.take_flows(&[flow(1, 1, true), flow(2, 1, false)], |_| false, Instant::ZERO)),
             Some((0, 1))
         );
-        assert_eq!(judged(census.take_flows(&[flow(1, 1, true), flow(2, 1, false)], |_| false)), None);
+        assert_eq!(
+            judged(census.take_flows(&[flow(1, 1, true), flow(2, 1, false)], |_| false, Instant::ZERO)),
+            None
+        );
     }
 
     #[test]
@@ -179,9 +228,30 @@ mod tests {
             remaining: Duration::from_secs(secs),
         };
         let idle = |_| Duration::from_secs(10);
-        assert!(to_keep(&active, &neighbours, &[held(9)], idle).is_empty());
-        assert_eq!(to_keep(&active, &neighbours, &[held(3)], idle).len(), 1);
-        assert_eq!(to_keep(&active, &neighbours, &[], idle).len(), 1);
-        assert!(to_keep(&active, &BTreeMap::new(), &[held(3)], idle).is_empty());
+        assert!(to_keep(&active, GAP, &neighbours, &[held(9)], idle).is_empty());
+        assert_eq!(to_keep(&active, GAP, &neighbours, &[held(3)], idle).len(), 1);
+        assert_eq!(to_keep(&active, GAP, &neighbours, &[], idle).len(), 1);
+        assert!(
+            to_keep(&active, Duration::from_secs(30), &neighbours, &[], idle).is_empty(),
+            "perhaps long ago"
+        );
+        assert!(to_keep(&active, GAP, &BTreeMap::new(), &[held(3)], idle).is_empty());
+    }
+
+    #[test]
+    fn at_rest_flows_are_looked_at_often_enough_to_keep_affinity_and_seldom_when_nobody_is_there() {
+        let minutes = Duration::from_secs(1200);
+        assert_eq!(pace_at_rest(true, minutes), Duration::from_secs(10));
+        for idle in [5, 20, 60, 1200].map(Duration::from_secs) {
+            // Two looks see that a flow carries bytes before three tenths more of the time are over.
+            assert!(pace_at_rest(true, idle).max(AT_REST.0) <= idle.mul_f64(0.35).max(AT_REST.0), "{idle:?}");
+        }
+        assert!(pace_at_rest(false, minutes) > pace_at_rest(true, minutes));
+        let mut census = Census::default();
+        assert!(census.is_due(ALONE, Instant::ZERO), "never looked");
+        census.take_flows(&[], |_| false, Instant::ZERO);
+        assert!(!census.is_due(ALONE, Instant::from_millis(29_000)));
+        assert!(census.is_due(ALONE, Instant::from_millis(30_000)));
+        assert!(census.is_due(Duration::ZERO, Instant::ZERO), "a move has begun");
     }
 }

@@ -18,6 +18,8 @@ use crate::census;
 use crate::children::Program;
 use crate::clock::Reading;
 use crate::events::Happening;
+use crate::network::Network;
+use crate::plans::LoadedPlan;
 use crate::probing::{Finished, Ground};
 use crate::requests::bilingual;
 use crate::views;
@@ -104,9 +106,12 @@ impl Agent {
             FromProbe::Configured { error: None } => {
                 tracing::info!("the probe is ready");
                 self.probe_state = ProbeState::Ready;
+                let orders = self.health.echo_orders();
+                let watch = self.probing.watch(orders, ground(&self.network, &self.loaded), now.mono);
+                self.probe.send(&watch);
             }
-            report @ (FromProbe::Echoed { .. } | FromProbe::Checked { .. }) => {
-                if let Some(finished) = self.probing.finish(report) {
+            report @ (FromProbe::Watched { .. } | FromProbe::Checked { .. }) => {
+                for finished in self.probing.finish(report, now.mono) {
                     self.take(finished, now);
                 }
             }
@@ -116,8 +121,8 @@ impl Agent {
 
     fn take(&mut self, finished: Finished, now: Reading) {
         match finished {
-            Finished::Echo { path, seq, outcome } => {
-                self.health.handle_echo(&path, seq, outcome, now.mono);
+            Finished::Echo { path, family, outcome } => {
+                self.health.handle_echo(&path, family, outcome, now.mono);
             }
             Finished::Check { target, outcome } => {
                 let passed = match outcome {
@@ -256,19 +261,9 @@ impl Agent {
     pub(crate) fn examine(&mut self, now: Reading) {
         // While there is no probe nothing is sent, and silence would say nothing.
         if self.probe_state == ProbeState::Ready {
-            for finished in self.probing.expire(now.mono) {
-                self.take(finished, now);
-            }
-            self.health.handle_timeout(now.mono);
-            while let Some(action) = self.health.poll_action() {
-                let ground = Ground {
-                    plan: self.network.plan(),
-                    allocation: self.network.allocation(),
-                    authorities: &self.loaded.authorities,
-                };
-                if let Some(job) = self.probing.begin(action, ground, now.mono) {
-                    self.probe.send(&job);
-                }
+            match self.probing.expire(now.mono) {
+                Ok(()) => self.send_checks(now),
+                Err(silent) => self.lose_probe(&silent.into(), now),
             }
         }
         let mut news = false;
@@ -279,6 +274,16 @@ impl Agent {
         if news {
             self.choose_gateway_path(now);
             self.inform_all(now);
+        }
+    }
+
+    fn send_checks(&mut self, now: Reading) {
+        self.health.handle_timeout(now.mono);
+        while let Some(target) = self.health.poll_check() {
+            let ground = ground(&self.network, &self.loaded);
+            if let Some(job) = self.probing.check(target, ground, now.mono) {
+                self.probe.send(&job);
+            }
         }
     }
 
@@ -537,10 +542,23 @@ impl Agent {
             .values()
             .map(|probe| (IpAddr::V4(probe.ipv4), IpAddr::V6(probe.ipv6), probe.mac))
             .collect();
+        let affinity = self.network.refresh_affinity()?.to_vec();
+        self.census.take_affinity(&affinity, |mac| probes.iter().any(|&(_, _, probe)| mac == probe));
+        let pace = if self.is_at_rest() {
+            let idle = self.network.plan().services.values().map(|service| service.session_idle.0).min();
+            census::pace_at_rest(self.census.has_clients(), idle.unwrap_or_default())
+        } else {
+            std::time::Duration::ZERO
+        };
+        if !self.census.is_due(pace, now.mono) {
+            return Ok(());
+        }
         let flows = self.network.flows()?;
-        let findings = self
-            .census
-            .take_flows(&flows, |source| probes.iter().any(|&(v4, v6, _)| source == v4 || source == v6));
+        let findings = self.census.take_flows(
+            &flows,
+            |source| probes.iter().any(|&(v4, v6, _)| source == v4 || source == v6),
+            now.mono,
+        );
         let mut names = BTreeMap::new();
         let allocation = self.network.allocation();
         for ((zone, group), &index) in &allocation.zone_groups {
@@ -553,8 +571,6 @@ impl Agent {
                 self.health.handle_flows(zone, group, path, count, now.mono);
             }
         }
-        let affinity = self.network.refresh_affinity()?.to_vec();
-        self.census.take_affinity(&affinity, |mac| probes.iter().any(|&(_, _, probe)| mac == probe));
         if findings.active.is_empty() || self.sabotage.off("affinity") {
             return Ok(());
         }
@@ -573,11 +589,15 @@ impl Agent {
             .map(|&((index, _), source)| ((index, PathIndex::BY_IPV4), source))
             .collect();
         active.extend(by_ipv4);
-        let keep = census::to_keep(&active, &neighbours, &affinity, |index| {
+        let keep = census::to_keep(&active, findings.gap, &neighbours, &affinity, |index| {
             names.get(&index).map_or(std::time::Duration::ZERO, |(_, group)| plan.session_idle(group).0)
         });
         self.network.keep_affinity(keep)
     }
+}
+
+fn ground<'a>(network: &'a Network, loaded: &'a LoadedPlan) -> Ground<'a> {
+    Ground { plan: network.plan(), allocation: network.allocation(), authorities: &loaded.authorities }
 }
 
 /// Without any measurement: window, clock and boot only.

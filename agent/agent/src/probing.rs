@@ -5,32 +5,41 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use seimon_board::Instant;
-use seimon_core::health::{CheckOutcome, CheckTarget, EchoFamily, EchoOutcome, ProbeAction, Stage};
+use seimon_core::health::{CheckOutcome, CheckTarget, EchoFamily, EchoOrder, EchoOutcome, Stage};
 use seimon_core::network_plan::Allocation;
-use seimon_ipc::probe::{self, CheckJob, EchoJob, FromProbe, ToProbe};
+use seimon_ipc::probe::{self, CheckJob, EchoWatch, FromProbe, SILENCE, ToProbe};
 use seimon_plan::{PathId, ServiceId, ValidSitePlan, ZoneId};
 
-/// The probe reports within its timeout; a job that is this much later counts as lost with the probe.
+/// The probe reports a check within its timeout; one that is this much later is lost with the probe.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A finished job.
+/// What the probe has found out.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Finished {
-    Echo { path: PathId, seq: u64, outcome: EchoOutcome },
+    Echo { path: PathId, family: EchoFamily, outcome: EchoOutcome },
     Check { target: CheckTarget, outcome: CheckOutcome },
 }
 
 #[derive(Debug)]
-enum Job {
-    Echo { path: PathId, seq: u64, deadline: Instant },
-    Check { target: CheckTarget, deadline: Instant },
+struct Check {
+    target: CheckTarget,
+    deadline: Instant,
 }
 
-/// Jobs under way.
+/// Echoes that the probe sends by itself, and checks under way.
 #[derive(Debug, Default)]
 pub(crate) struct Probing {
     next: u64,
-    jobs: BTreeMap<u64, Job>,
+    watches: BTreeMap<u64, (PathId, EchoFamily)>,
+    checks: BTreeMap<u64, Check>,
+    silence: Option<Silence>,
+}
+
+/// How long the probe may be silent.
+#[derive(Debug)]
+struct Silence {
+    until: Instant,
+    limit: Duration,
 }
 
 /// What jobs are made of.
@@ -43,132 +52,151 @@ pub(crate) struct Ground<'a> {
 }
 
 impl Probing {
-    /// The job for an action; `None` when the plan has nobody to do it (then health hears of a loss at its own timeout).
-    pub(crate) fn begin(&mut self, action: ProbeAction, ground: Ground<'_>, now: Instant) -> Option<ToProbe> {
+    /// The echoes that the probe is to send from now on, in place of those before. A path that no zone may use has nobody
+    /// to send them, and stays unknown.
+    pub(crate) fn watch(&mut self, orders: Vec<EchoOrder>, ground: Ground<'_>, now: Instant) -> ToProbe {
+        self.watches.clear();
+        let mut echoes = Vec::new();
+        for order in orders {
+            let Some((zone, target)) = sender(&order, ground) else { continue };
+            self.next += 1;
+            echoes.push(EchoWatch {
+                watch: self.next,
+                zone,
+                path: order.path.clone(),
+                target,
+                every_ms: millis(order.every),
+                timeout_ms: millis(order.timeout),
+            });
+            self.watches.insert(self.next, (order.path, order.family));
+            let limit = SILENCE + order.every + order.timeout;
+            if self.silence.as_ref().is_none_or(|silence| limit < silence.limit) {
+                self.silence = Some(Silence { until: now + limit, limit });
+            }
+        }
+        ToProbe::Watch { echoes }
+    }
+
+    /// The job for a check; `None` when the plan has nobody to do it.
+    pub(crate) fn check(&mut self, target: CheckTarget, ground: Ground<'_>, now: Instant) -> Option<ToProbe> {
+        let health = ground.plan.services.get(&target.service)?.health.as_ref()?;
+        let name = health.name.to_ascii_lowercase();
+        let &(inside4, _) = ground.allocation.inside.get(&(target.zone.clone(), name.clone()))?;
+        let timeout = ground.plan.migration.thresholds.check_timeout.0;
         self.next += 1;
-        let thresholds = &ground.plan.migration.thresholds;
-        match action {
-            ProbeAction::Echo { path, family, seq } => {
-                let echo = &ground.plan.echo;
-                let (zone, target) = match family {
-                    EchoFamily::V4 => (first_zone(ground, &path, |_| true)?, IpAddr::V4(echo.ipv4)),
-                    EchoFamily::V6 => (
-                        first_zone(ground, &path, |zone| {
-                            ground.plan.zones.get(zone).is_some_and(|zone| zone.ipv6.is_some())
-                        })?,
-                        IpAddr::V6(echo.ipv6?),
-                    ),
-                };
-                let timeout = thresholds.liveness_timeout.0;
-                let job = EchoJob {
-                    job: self.next,
-                    zone,
-                    path: path.clone(),
-                    target: SocketAddr::new(target, echo.port),
-                    timeout_ms: millis(timeout),
-                };
-                self.jobs.insert(self.next, Job::Echo { path, seq, deadline: now + timeout + GRACE });
-                Some(ToProbe::Echo(job))
-            }
-            ProbeAction::Check(target) => {
-                let health = ground.plan.services.get(&target.service)?.health.as_ref()?;
-                let name = health.name.to_ascii_lowercase();
-                let &(inside4, _) = ground.allocation.inside.get(&(target.zone.clone(), name.clone()))?;
-                let timeout = thresholds.check_timeout.0;
-                let job = CheckJob {
-                    job: self.next,
-                    zone: target.zone.clone(),
-                    path: target.path.clone(),
-                    service: target.service.clone(),
-                    resolvers: resolvers(ground.plan, &target.path),
-                    connect: SocketAddr::new(IpAddr::V4(inside4), health.port),
-                    name,
-                    http_path: health.path.clone(),
-                    status: health.status,
-                    body: health.body.clone(),
-                    ca_pem: ground.authorities.get(&target.service).cloned(),
-                    timeout_ms: millis(timeout),
-                };
-                self.jobs.insert(self.next, Job::Check { target, deadline: now + timeout + GRACE });
-                Some(ToProbe::Check(job))
-            }
-        }
-    }
-
-    /// What a report says; `None` for a job that is not (any more) under way.
-    pub(crate) fn finish(&mut self, report: FromProbe) -> Option<Finished> {
-        match report {
-            FromProbe::Echoed { job, outcome } => match self.jobs.remove(&job)? {
-                Job::Echo { path, seq, deadline: _ } => {
-                    let outcome = match outcome {
-                        probe::EchoOutcome::Answered { rtt_us, seen } => EchoOutcome::Answered {
-                            round_trip: Duration::from_micros(rtt_us),
-                            seen: seen.ip().to_canonical(),
-                        },
-                        probe::EchoOutcome::Lost => EchoOutcome::Lost,
-                        probe::EchoOutcome::Refused { reason } => {
-                            tracing::debug!(%path, reason, "echo refused");
-                            EchoOutcome::Lost
-                        }
-                    };
-                    Some(Finished::Echo { path, seq, outcome })
-                }
-                check @ Job::Check { .. } => {
-                    self.jobs.insert(job, check);
-                    None
-                }
-            },
-            FromProbe::Checked { job, outcome } => match self.jobs.remove(&job)? {
-                Job::Check { target, deadline: _ } => {
-                    let outcome = match outcome {
-                        probe::CheckOutcome::Good { total_us } => {
-                            CheckOutcome::Good { took: Duration::from_micros(total_us) }
-                        }
-                        probe::CheckOutcome::Failed { stage, reason } => {
-                            CheckOutcome::Failed { stage: stage_of(stage), detail: reason }
-                        }
-                    };
-                    Some(Finished::Check { target, outcome })
-                }
-                echo @ Job::Echo { .. } => {
-                    self.jobs.insert(job, echo);
-                    None
-                }
-            },
-            FromProbe::Hello { .. } | FromProbe::Configured { .. } => None,
-        }
-    }
-
-    /// Jobs that will not be reported any more.
-    pub(crate) fn expire(&mut self, now: Instant) -> Vec<Finished> {
-        let late = |job: &Job| match job {
-            Job::Echo { deadline, .. } | Job::Check { deadline, .. } => *deadline <= now,
+        let job = CheckJob {
+            job: self.next,
+            zone: target.zone.clone(),
+            path: target.path.clone(),
+            service: target.service.clone(),
+            resolvers: resolvers(ground.plan, &target.path),
+            connect: SocketAddr::new(IpAddr::V4(inside4), health.port),
+            name,
+            http_path: health.path.clone(),
+            status: health.status,
+            body: health.body.clone(),
+            ca_pem: ground.authorities.get(&target.service).cloned(),
+            timeout_ms: millis(timeout),
         };
+        self.checks.insert(self.next, Check { target, deadline: now + timeout + GRACE });
+        Some(ToProbe::Check(job))
+    }
 
-        let ids: Vec<u64> = self.jobs.iter().filter(|(_, job)| late(job)).map(|(&id, _)| id).collect();
-        ids.into_iter()
-            .filter_map(|id| self.jobs.remove(&id))
-            .filter_map(|job| match job {
-                Job::Echo { path, seq, .. } => Some(Finished::Echo { path, seq, outcome: EchoOutcome::Lost }),
-                // Says nothing about the service: health gives the check up by itself.
-                Job::Check { .. } => None,
-            })
-            .collect()
+    /// What a report says, the oldest first. Nothing about what is not (any more) under way.
+    pub(crate) fn finish(&mut self, report: FromProbe, now: Instant) -> Vec<Finished> {
+        if let Some(silence) = &mut self.silence {
+            silence.until = now + silence.limit;
+        }
+        match report {
+            FromProbe::Watched { results } => results
+                .into_iter()
+                .filter_map(|result| Some((self.watches.get(&result.watch)?, result.outcomes)))
+                .flat_map(|((path, family), outcomes)| {
+                    outcomes.into_iter().map(|outcome| Finished::Echo {
+                        path: path.clone(),
+                        family: *family,
+                        outcome: echo_outcome(outcome, path),
+                    })
+                })
+                .collect(),
+            FromProbe::Checked { job, outcome } => {
+                let Some(Check { target, deadline: _ }) = self.checks.remove(&job) else { return Vec::new() };
+                let outcome = match outcome {
+                    probe::CheckOutcome::Good { total_us } => {
+                        CheckOutcome::Good { took: Duration::from_micros(total_us) }
+                    }
+                    probe::CheckOutcome::Failed { stage, reason } => {
+                        CheckOutcome::Failed { stage: stage_of(stage), detail: reason }
+                    }
+                };
+                vec![Finished::Check { target, outcome }]
+            }
+            FromProbe::Hello { .. } | FromProbe::Configured { .. } => Vec::new(),
+        }
+    }
+
+    /// Forgets checks that will not be reported any more; health gives them up by itself, and they say nothing about a
+    /// service. An error when the probe says nothing of what it is to say all the time.
+    pub(crate) fn expire(&mut self, now: Instant) -> Result<(), Silent> {
+        self.checks.retain(|_, check| check.deadline > now);
+        match &self.silence {
+            Some(silence) if silence.until <= now => Err(Silent(silence.limit)),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The probe is gone, and its jobs with it. That says nothing about any path.
     pub(crate) fn abandon(&mut self) {
-        self.jobs.clear();
+        self.watches.clear();
+        self.checks.clear();
+        self.silence = None;
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.jobs
-            .values()
-            .map(|job| match job {
-                Job::Echo { deadline, .. } | Job::Check { deadline, .. } => *deadline,
-            })
-            .min()
+        let checks = self.checks.values().map(|check| check.deadline);
+        checks.chain(self.silence.as_ref().map(|silence| silence.until)).min()
     }
+}
+
+/// The probe has stopped telling.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Silent(Duration);
+
+impl std::fmt::Display for Silent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "it has said nothing for {:.1} s", self.0.as_secs_f64())
+    }
+}
+
+impl std::error::Error for Silent {}
+
+fn echo_outcome(outcome: probe::EchoOutcome, path: &PathId) -> EchoOutcome {
+    match outcome {
+        probe::EchoOutcome::Answered { rtt_us, seen } => EchoOutcome::Answered {
+            round_trip: rtt_us.map(Duration::from_micros),
+            seen: seen.ip().to_canonical(),
+        },
+        probe::EchoOutcome::Lost => EchoOutcome::Lost,
+        probe::EchoOutcome::Refused { reason } => {
+            tracing::debug!(%path, reason, "echo refused");
+            EchoOutcome::Lost
+        }
+    }
+}
+
+/// The zone from which an order's echoes are sent, and where to.
+fn sender(order: &EchoOrder, ground: Ground<'_>) -> Option<(ZoneId, SocketAddr)> {
+    let echo = &ground.plan.echo;
+    let (zone, target) = match order.family {
+        EchoFamily::V4 => (first_zone(ground, &order.path, |_| true)?, IpAddr::V4(echo.ipv4)),
+        EchoFamily::V6 => (
+            first_zone(ground, &order.path, |zone| {
+                ground.plan.zones.get(zone).is_some_and(|zone| zone.ipv6.is_some())
+            })?,
+            IpAddr::V6(echo.ipv6?),
+        ),
+    };
+    Some((zone, SocketAddr::new(target, echo.port)))
 }
 
 fn first_zone(ground: Ground<'_>, path: &PathId, fits: impl Fn(&ZoneId) -> bool) -> Option<ZoneId> {

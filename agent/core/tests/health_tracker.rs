@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use seimon_board::Instant;
 use seimon_core::health::{
-    CheckOutcome, CheckTarget, EchoFamily, EchoOutcome, EgressVerdict, Families, Health, HealthConfig,
-    Liveness, ProbeAction, ServiceVerdict, Stage,
+    CheckOutcome, CheckTarget, EchoFamily, EchoOrder, EchoOutcome, EgressVerdict, Families, Health,
+    HealthConfig, Liveness, ServiceVerdict, Stage,
 };
 use seimon_plan::{GroupId, PathId, ServiceId, Thresholds, ZoneId};
 
@@ -40,7 +40,11 @@ struct Net {
     line: Line,
     checks: u32,
     service: fn() -> CheckOutcome,
+    /// Echoes on their way, by when their end is known.
+    echoes: Vec<(Instant, PathId, EchoFamily, EchoOutcome)>,
 }
+
+const TICK: Duration = Duration::from_millis(10);
 
 impl Net {
     fn new() -> Self {
@@ -55,36 +59,51 @@ impl Net {
         };
         let now = Instant::from_millis(5_000);
         let service = || CheckOutcome::Good { took: Duration::from_millis(20) };
-        Self { health: Health::new(config, now), now, line: Line::Alive, checks: 0, service }
+        Self {
+            health: Health::new(config, now),
+            now,
+            line: Line::Alive,
+            checks: 0,
+            service,
+            echoes: Vec::new(),
+        }
     }
 
     fn run(&mut self, span: Duration) {
         let end = self.now + span;
-        while let Some(due) = self.health.poll_timeout().filter(|&due| due <= end) {
-            self.now = self.now.max(due);
+        while self.now < end {
+            self.now = self.now + TICK;
             self.health.handle_timeout(self.now);
-            while let Some(action) = self.health.poll_action() {
-                match action {
-                    ProbeAction::Echo { path, family, seq } if self.line == Line::Alive => {
-                        let seen = egress()[usize::from(family == EchoFamily::V6)];
-                        let outcome = EchoOutcome::Answered { round_trip: Duration::from_millis(5), seen };
-                        self.health.handle_echo(&path, seq, outcome, self.now);
-                    }
-                    ProbeAction::Echo { .. } => {}
-                    ProbeAction::Check(target) => {
-                        self.checks += 1;
-                        let outcome = match self.line {
-                            Line::Alive => (self.service)(),
-                            Line::Silent => {
-                                CheckOutcome::Failed { stage: Stage::Tcp, detail: "timed out".into() }
-                            }
-                        };
-                        self.health.handle_check(&target, outcome, self.now);
-                    }
-                }
+            while let Some(target) = self.health.poll_check() {
+                self.checks += 1;
+                let outcome = match self.line {
+                    Line::Alive => (self.service)(),
+                    Line::Silent => CheckOutcome::Failed { stage: Stage::Tcp, detail: "timed out".into() },
+                };
+                self.health.handle_check(&target, outcome, self.now);
+            }
+            self.echo();
+        }
+    }
+
+    /// What the probe does: an answer is there at once, a loss is known when its time is over.
+    fn echo(&mut self) {
+        for EchoOrder { path, family, every, timeout } in self.health.echo_orders() {
+            if u128::from(self.now.as_micros()).is_multiple_of(every.as_micros()) {
+                let answer = (self.line == Line::Alive).then(|| EchoOutcome::Answered {
+                    round_trip: Some(Duration::from_millis(5)),
+                    seen: egress()[usize::from(family == EchoFamily::V6)],
+                });
+                let known = if answer.is_some() { self.now } else { self.now + timeout };
+                self.echoes.push((known, path, family, answer.unwrap_or(EchoOutcome::Lost)));
             }
         }
-        self.now = end;
+        let (known, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.echoes).into_iter().partition(|(known, ..)| *known <= self.now);
+        self.echoes = later;
+        for (_, path, family, outcome) in known {
+            self.health.handle_echo(&path, family, outcome, self.now);
+        }
     }
 
     fn facts(&self) -> seimon_core::health::PathFacts {

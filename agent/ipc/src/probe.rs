@@ -5,27 +5,35 @@
 //! (agent moves the far ends of the veth pairs into the probe's network namespace)
 //! agent → probe   Configure             the probe sets up addresses and routes, drops all capabilities, confines itself
 //! probe → agent   Configured{error}
-//! agent → probe   Echo | Check
-//! probe → agent   Echoed | Checked      exactly one for each, within its timeout
+//! agent → probe   Watch                 echoes to be sent again and again from now on, in place of those before
+//! probe → agent   Watched               how they ended: at once where one was lost lately or an address is new, else gathered
+//! agent → probe   Check
+//! probe → agent   Checked               exactly one for each, within its timeout
 //! ```
+//! While there are echoes to be sent, the probe is never silent for [`SILENCE`] longer than an echo may take.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use seimon_board::{InterfaceName, MacAddress};
 use seimon_plan::{PathId, ServiceId, ZoneId};
 use serde::{Deserialize, Serialize};
 
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// A probe that has echoes to send and says nothing for so long, besides an interval and a timeout, is not well.
+pub const SILENCE: Duration = Duration::from_secs(5);
 
 /// Inherited file descriptor of the socket pair.
 pub const SOCKET_FD: i32 = 3;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[expect(clippy::large_enum_variant, reason = "made, written and dropped one at a time")]
 pub enum ToProbe {
     Configure { hosts: Vec<Host> },
-    Echo(EchoJob),
+    Watch { echoes: Vec<EchoWatch> },
     Check(CheckJob),
 }
 
@@ -34,7 +42,7 @@ pub enum ToProbe {
 pub enum FromProbe {
     Hello { version: u32, pid: u32 },
     Configured { error: Option<String> },
-    Echoed { job: u64, outcome: EchoOutcome },
+    Watched { results: Vec<Watched> },
     Checked { job: u64, outcome: CheckOutcome },
 }
 
@@ -54,30 +62,40 @@ pub struct Host {
     pub gateway6: Option<Ipv6Net>,
 }
 
-/// One UDP echo (see [`crate::echo`]) from the host of (zone, path).
+/// UDP echoes (see [`crate::echo`]) from the host of (zone, path), each a new flow.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EchoJob {
-    pub job: u64,
+pub struct EchoWatch {
+    /// Named in the results. Not used again for another watch.
+    pub watch: u64,
     pub zone: ZoneId,
     pub path: PathId,
     pub target: SocketAddr,
+    pub every_ms: u64,
+    /// From sending to being lost.
     pub timeout_ms: u64,
+}
+
+/// Echoes of a watch that have ended, the oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Watched {
+    pub watch: u64,
+    pub outcomes: Vec<EchoOutcome>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum EchoOutcome {
     Answered {
-        rtt_us: u64,
+        /// Measured about once a second.
+        rtt_us: Option<u64>,
         seen: SocketAddr,
     },
     /// Nothing came within the timeout.
     Lost,
     /// The network refused (ICMP, no route): `reason` for people.
-    Refused {
-        reason: String,
-    },
+    Refused { reason: String },
 }
 
 /// DNS → TCP → TLS → HTTP from the host of (zone, path).

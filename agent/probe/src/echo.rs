@@ -1,6 +1,7 @@
 //! One UDP echo: is the path alive, how long does it take, and which source address does the outside see.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use seimon_ipc::echo::{ANSWER_LEN, parse_answer, request};
@@ -12,7 +13,7 @@ use crate::source::{Source, in_words};
 
 /// Sends one request and waits for its answer; other packets are passed over. Soft ICMP errors (a router on the way
 /// that has lost its neighbour) are not told to sockets by Linux and so end as [`EchoOutcome::Lost`].
-pub async fn echo(source: &Source, target: std::net::SocketAddr, limit: Duration) -> EchoOutcome {
+pub async fn echo(source: &Source, target: SocketAddr, limit: Duration) -> EchoOutcome {
     match timeout(limit, exchange(source, target)).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => EchoOutcome::Refused { reason: in_words(&error) },
@@ -20,7 +21,7 @@ pub async fn echo(source: &Source, target: std::net::SocketAddr, limit: Duration
     }
 }
 
-async fn exchange(source: &Source, target: std::net::SocketAddr) -> io::Result<EchoOutcome> {
+async fn exchange(source: &Source, target: SocketAddr) -> io::Result<EchoOutcome> {
     let socket = source.udp(target).await?;
     let nonce = nonce()?;
     let sent = Instant::now();
@@ -29,17 +30,37 @@ async fn exchange(source: &Source, target: std::net::SocketAddr) -> io::Result<E
 }
 
 async fn answer(socket: &UdpSocket, nonce: u64, sent: Instant) -> io::Result<EchoOutcome> {
-    // One byte more than an answer, so that a longer packet is seen to be one.
-    let mut packet = [0; ANSWER_LEN + 1];
+    let mut packet: Packet = [0; ANSWER_LEN + 1];
     loop {
         let length = socket.recv(&mut packet).await?;
-        if let Some((echoed, seen)) = parse_answer(&packet[..length])
-            && echoed == nonce
-        {
-            let rtt_us = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if let Some(seen) = is_answer(&packet[..length], nonce) {
+            let rtt_us = Some(u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX));
             return Ok(EchoOutcome::Answered { rtt_us, seen });
         }
     }
+}
+
+/// The answer, if it has come; other packets are thrown away. The socket must not block.
+pub(crate) fn take_answer(socket: &std::net::UdpSocket, nonce: u64) -> io::Result<Option<SocketAddr>> {
+    let mut packet: Packet = [0; ANSWER_LEN + 1];
+    loop {
+        match socket.recv(&mut packet) {
+            Ok(length) => {
+                if let Some(seen) = is_answer(&packet[..length], nonce) {
+                    return Ok(Some(seen));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One byte more than an answer, so that a longer packet is seen to be one.
+type Packet = [u8; ANSWER_LEN + 1];
+
+fn is_answer(packet: &[u8], nonce: u64) -> Option<SocketAddr> {
+    parse_answer(packet).filter(|&(echoed, _)| echoed == nonce).map(|(_, seen)| seen)
 }
 
 pub(crate) fn nonce() -> io::Result<u64> {

@@ -5,17 +5,19 @@
 //! from anywhere and is trusted with nothing: after [`host::configure`] it gives up every capability and file.
 //!
 //! ```text
-//! start ─ unshare ─ Hello ─▶ waiting ─ Configure ─▶ configure, confine ─ Configured ─▶ serving jobs
+//! start ─ unshare ─ Hello ─▶ waiting ─ Configure ─▶ configure, confine ─ Configured ─▶ serving    
 //!                                                        │ failed                         │ other hosts wanted
 //!                                                        ▼                                ▼
 //!                                                       end                       end: start me again
 //! ```
 //! The protocol is [`seimon_ipc::probe`].
 
+mod alarm;
 pub mod check;
 pub mod confine;
 pub mod echo;
 pub mod host;
+mod pulse;
 pub mod session;
 mod source;
 

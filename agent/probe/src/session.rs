@@ -1,27 +1,27 @@
-//! From the first word to the last: the order of acts, and the loop that serves jobs.
+//! From the first word to the last: the order of acts, and the loop that serves watches and checks.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use seimon_ipc::frame::{self, FrameError, LineBuffer};
 use seimon_ipc::probe::{
-    CheckJob, CheckOutcome, EchoJob, EchoOutcome, FromProbe, Host, Stage, ToProbe, VERSION,
+    CheckJob, CheckOutcome, EchoOutcome, EchoWatch, FromProbe, Host, Stage, ToProbe, VERSION,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
+use crate::alarm::Alarm;
 use crate::check::{Trust, check};
 use crate::confine::{ConfineError, Files, confine};
 use crate::echo::echo;
 use crate::host::{self, HostError};
+use crate::pulse::{Measure, Pulses};
 use crate::source::{Source, Sources, sources};
 
 /// Checks under way at once.
 pub const MOST_CHECKS: usize = 64;
-/// Echoes under way at once: a timeout's worth for every zone and path.
-pub const MOST_ECHOES: usize = 512;
 /// Whatever a job says.
 const LONGEST: Duration = Duration::from_secs(60);
 /// The agent reads its socket all the time; if it has not for so long, it is not well.
@@ -41,6 +41,8 @@ pub enum ProbeError {
     Host(#[from] HostError),
     #[error(transparent)]
     Confine(#[from] ConfineError),
+    #[error("the timer failed")]
+    Timer(#[source] io::Error),
     #[error("a job broke down")]
     Job(#[source] tokio::task::JoinError),
 }
@@ -113,10 +115,11 @@ fn hear(socket: &mut UnixStream, lines: &mut LineBuffer) -> Result<Option<ToProb
     }
 }
 
-/// Serves jobs until the agent hangs up or wants other hosts. The hosts' addresses and interfaces must be in place;
-/// `lines` holds what has been read already.
+/// Sends echoes and does checks until the agent hangs up or wants other hosts. The hosts' addresses and interfaces must
+/// be in place; `lines` holds what has been read already.
 ///
-/// Cancel-safe at both waits: `read` takes nothing from the socket and `join_next` nothing from the set unless it wins.
+/// Cancel-safe at every wait: `read` takes nothing from the socket, `join_next` nothing from the set, and the alarm rings
+/// nobody, unless it wins.
 pub async fn serve(
     socket: tokio::net::UnixStream,
     mut lines: LineBuffer,
@@ -124,18 +127,15 @@ pub async fn serve(
     trust: Trust,
 ) -> Result<End, ProbeError> {
     let (mut reader, mut writer) = socket.into_split();
-    let mut jobs = Jobs {
-        sources: sources(&hosts),
-        trust: Arc::new(trust),
-        running: JoinSet::new(),
-        checks: 0,
-        echoes: 0,
-    };
+    let mut jobs =
+        Jobs { sources: sources(&hosts), trust: Arc::new(trust), running: JoinSet::new(), checks: 0 };
+    let mut pulses = Pulses::new(Vec::new(), &jobs.sources, Instant::now());
+    let mut alarm = Alarm::new().map_err(ProbeError::Timer)?;
     let mut chunk = vec![0; 16 << 10];
     loop {
         while let Some(line) = lines.next_line().map_err(ProbeError::Frame)? {
             match frame::decode(&line).map_err(ProbeError::Frame)? {
-                ToProbe::Echo(job) => jobs.echo(job),
+                ToProbe::Watch { echoes } => pulses = jobs.watch(echoes),
                 ToProbe::Check(job) => jobs.check(job),
                 ToProbe::Configure { hosts: wanted } if wanted == hosts => {
                     tell(&mut writer, &FromProbe::Configured { error: None }).await?;
@@ -143,16 +143,27 @@ pub async fn serve(
                 ToProbe::Configure { .. } => return Ok(End::OtherHostsWanted),
             }
         }
+        for measure in pulses.handle_timeout(Instant::now()) {
+            jobs.measure(measure);
+        }
+        let results = pulses.poll_results(Instant::now());
+        if !results.is_empty() {
+            tell(&mut writer, &FromProbe::Watched { results }).await?;
+        }
+        alarm.set(pulses.poll_timeout()).map_err(ProbeError::Timer)?;
         tokio::select! {
             read = reader.read(&mut chunk) => match read.map_err(ProbeError::Socket)? {
                 0 => return Ok(End::AgentGone),
                 length => lines.push(&chunk[..length]),
             },
-            Some(done) = jobs.running.join_next() => {
-                let done = done.map_err(ProbeError::Job)?;
-                jobs.ended(&done);
-                tell(&mut writer, &done).await?;
-            }
+            Some(done) = jobs.running.join_next() => match done.map_err(ProbeError::Job)? {
+                Done::Check(job, outcome) => {
+                    jobs.checks -= 1;
+                    tell(&mut writer, &FromProbe::Checked { job, outcome }).await?;
+                }
+                Done::Echo(watch, outcome) => pulses.handle_measured(watch, outcome, Instant::now()),
+            },
+            rings = alarm.rings() => rings.map_err(ProbeError::Timer)?,
         }
     }
 }
@@ -168,24 +179,24 @@ async fn tell(writer: &mut tokio::net::unix::OwnedWriteHalf, message: &FromProbe
 struct Jobs {
     sources: Sources,
     trust: Arc<Trust>,
-    running: JoinSet<FromProbe>,
+    running: JoinSet<Done>,
     checks: usize,
-    echoes: usize,
+}
+
+enum Done {
+    Check(u64, CheckOutcome),
+    Echo(u64, EchoOutcome),
 }
 
 impl Jobs {
-    fn echo(&mut self, job: EchoJob) {
-        let source = self.source(&job.zone, &job.path);
-        let busy = self.echoes >= MOST_ECHOES;
-        self.echoes += 1;
-        self.running.spawn(async move {
-            let outcome = match source {
-                _ if busy => EchoOutcome::Refused { reason: "the probe has too much to do".to_owned() },
-                None => EchoOutcome::Refused { reason: "the probe has no such host".to_owned() },
-                Some(source) => echo(&source, job.target, limit(job.timeout_ms)).await,
-            };
-            FromProbe::Echoed { job: job.job, outcome }
-        });
+    /// In place of all watches before.
+    fn watch(&self, echoes: Vec<EchoWatch>) -> Pulses {
+        Pulses::new(echoes, &self.sources, Instant::now())
+    }
+
+    fn measure(&mut self, Measure { watch, source, target, timeout }: Measure) {
+        self.running
+            .spawn(async move { Done::Echo(watch, echo(&source, target, timeout.min(LONGEST)).await) });
     }
 
     fn check(&mut self, job: CheckJob) {
@@ -200,20 +211,12 @@ impl Jobs {
                 None => failed("the probe has no such host"),
                 Some(source) => check(&source, &job, &trust, limit(job.timeout_ms)).await,
             };
-            FromProbe::Checked { job: job.job, outcome }
+            Done::Check(job.job, outcome)
         });
     }
 
     fn source(&self, zone: &seimon_plan::ZoneId, path: &seimon_plan::PathId) -> Option<Source> {
         self.sources.get(&(zone.clone(), path.clone())).cloned()
-    }
-
-    fn ended(&mut self, done: &FromProbe) {
-        match done {
-            FromProbe::Echoed { .. } => self.echoes -= 1,
-            FromProbe::Checked { .. } => self.checks -= 1,
-            FromProbe::Hello { .. } | FromProbe::Configured { .. } => {}
-        }
     }
 }
 

@@ -55,6 +55,15 @@ impl Source {
         Ok(socket)
     }
 
+    /// As [`Self::udp`], for somebody who looks into it now and then: never blocks, and nobody is woken. Not bound to the
+    /// interface: the host's own routing table, found by the address, has no other.
+    pub(crate) fn udp_unattended(&self, target: SocketAddr) -> io::Result<std::net::UdpSocket> {
+        let socket = std::net::UdpSocket::bind(self.address_towards(target)?)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(target)?;
+        Ok(socket)
+    }
+
     pub(crate) async fn tcp(&self, target: SocketAddr) -> io::Result<TcpStream> {
         let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.bind(self.address_towards(target)?)?;

@@ -9,7 +9,7 @@
 //! The first recovery waits for `up_count` only. A path that goes down again within [`LivenessConfig::calm`] is also
 //! held down, twice as long each time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use seimon_board::Instant;
@@ -26,8 +26,6 @@ pub enum Liveness {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LivenessConfig {
-    /// A packet without an answer for this long is lost.
-    pub timeout: Duration,
     /// Down when `down_lost` of the last `down_of` are lost.
     pub down_lost: u32,
     pub down_of: u32,
@@ -42,7 +40,6 @@ pub struct LivenessConfig {
 impl LivenessConfig {
     pub fn from_thresholds(thresholds: &Thresholds) -> Self {
         Self {
-            timeout: thresholds.liveness_timeout.0,
             down_lost: thresholds.down_lost,
             down_of: thresholds.down_of,
             up_count: thresholds.up_count,
@@ -57,7 +54,6 @@ const FIRST_VERDICT: u32 = 3;
 /// Results that the loss share is taken over: a minute at five a second.
 const LOSS_RESULTS: usize = 300;
 const ROUND_TRIPS: usize = 64;
-const MAX_OUTSTANDING: usize = 1024;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Outcome {
@@ -70,7 +66,6 @@ enum Outcome {
 pub struct PathLiveness {
     config: LivenessConfig,
     verdict: Liveness,
-    outstanding: BTreeMap<u64, Instant>,
     /// The last `LOSS_RESULTS` results, newest last.
     results: VecDeque<Outcome>,
     /// Results since the verdict last changed, for `down_of`.
@@ -87,7 +82,6 @@ impl PathLiveness {
         Self {
             config,
             verdict: Liveness::Unknown,
-            outstanding: BTreeMap::new(),
             results: VecDeque::new(),
             fresh: 0,
             answers_in_row: 0,
@@ -123,46 +117,22 @@ impl PathLiveness {
         sorted.get(sorted.len() / 2).copied()
     }
 
-    pub fn handle_sent(&mut self, seq: u64, now: Instant) {
-        if self.outstanding.len() < MAX_OUTSTANDING {
-            self.outstanding.insert(seq, now);
-        }
-    }
-
-    /// An answer to `seq`. One that is unknown or already counted as lost changes nothing.
-    pub fn handle_answer(&mut self, seq: u64, round_trip: Duration, now: Instant) -> Option<Liveness> {
-        self.outstanding.remove(&seq)?;
-        self.round_trips.push_back(round_trip);
-        if self.round_trips.len() > ROUND_TRIPS {
-            self.round_trips.pop_front();
+    /// A packet was answered. Its round trip counts where it was measured.
+    pub fn handle_answer(&mut self, round_trip: Option<Duration>, now: Instant) -> Option<Liveness> {
+        if let Some(round_trip) = round_trip {
+            self.round_trips.push_back(round_trip);
+            if self.round_trips.len() > ROUND_TRIPS {
+                self.round_trips.pop_front();
+            }
         }
         self.answers_in_row = self.answers_in_row.saturating_add(1);
         self.record(Outcome::Answered, now)
     }
 
-    /// The network said that `seq` will not be answered.
-    pub fn handle_lost(&mut self, seq: u64, now: Instant) -> Option<Liveness> {
-        self.outstanding.remove(&seq)?;
+    /// A packet had no answer within its time, or the network refused it.
+    pub fn handle_lost(&mut self, now: Instant) -> Option<Liveness> {
         self.answers_in_row = 0;
         self.record(Outcome::Lost, now)
-    }
-
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<Liveness> {
-        let overdue: Vec<u64> = self
-            .outstanding
-            .iter()
-            .filter(|&(_, &sent)| sent + self.config.timeout <= now)
-            .map(|(&seq, _)| seq)
-            .collect();
-        let before = self.verdict;
-        for seq in overdue {
-            self.handle_lost(seq, now);
-        }
-        (self.verdict != before).then_some(self.verdict)
-    }
-
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.outstanding.values().min().map(|&sent| sent + self.config.timeout)
     }
 
     fn record(&mut self, outcome: Outcome, now: Instant) -> Option<Liveness> {
@@ -230,25 +200,22 @@ mod tests {
     struct Wire {
         path: PathLiveness,
         now: Instant,
-        seq: u64,
     }
 
     impl Wire {
         fn new() -> Self {
             let path = PathLiveness::new(LivenessConfig::from_thresholds(&Thresholds::default()));
-            Self { path, now: Instant::from_millis(1_000), seq: 0 }
+            Self { path, now: Instant::from_millis(1_000) }
         }
 
         /// One interval in which the packet is answered, or not.
         fn step(&mut self, answered: bool) {
-            self.path.handle_timeout(self.now);
-            self.seq += 1;
-            self.path.handle_sent(self.seq, self.now);
-            if answered {
-                self.path.handle_answer(self.seq, RTT, self.now + RTT);
-            }
             self.now = self.now + INTERVAL;
-            self.path.handle_timeout(self.now);
+            if answered {
+                self.path.handle_answer(Some(RTT), self.now);
+            } else {
+                self.path.handle_lost(self.now);
+            }
         }
 
         fn until(&mut self, answered: bool, verdict: Liveness) -> Duration {
@@ -264,15 +231,16 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_death_is_seen_within_one_and_a_half_seconds() {
+    fn five_losses_in_a_row_are_a_death_and_take_little_more_than_a_second_and_a_half() {
         let mut wire = Wire::new();
         wire.until(true, Liveness::Up);
         for _ in 0..50 {
             wire.step(true);
         }
-        // The worst case: the path dies just after a packet was answered; the next goes 190 ms later.
-        let took = wire.until(false, Liveness::Down);
-        assert!(took <= Duration::from_millis(1_500), "{took:?}");
+        // The worst case: the path dies just after a packet was answered. The last of the lost is known to be so when its
+        // time is over.
+        let took = wire.until(false, Liveness::Down) + Thresholds::default().liveness_timeout.0;
+        assert!(took <= Duration::from_millis(1_600), "{took:?}");
     }
 
     #[test]
@@ -326,14 +294,11 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_after_the_timeout_or_to_nothing_is_not_counted() {
+    fn answers_whose_round_trip_was_not_measured_count_as_answers() {
         let mut wire = Wire::new();
-        for _ in 0..4 {
-            wire.step(false);
+        for _ in 0..3 {
+            wire.path.handle_answer(None, wire.now);
         }
-        for seq in [1, 77] {
-            assert_eq!(wire.path.handle_answer(seq, RTT, wire.now), None);
-        }
-        assert_eq!(wire.path.round_trip(), None);
+        assert_eq!((wire.path.verdict(), wire.path.round_trip()), (Liveness::Up, None));
     }
 }

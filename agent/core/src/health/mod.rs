@@ -9,7 +9,8 @@
 //!                                        ▼
 //!                        PathFacts by path = what migration decides on
 //! ```
-//! [`Health`] puts them together and says when to probe what ([`Health::poll_action`]). Nothing here sends a packet or
+//! [`Health`] puts them together and says which echoes are to be sent all the time ([`Health::echo_orders`]) and when to
+//! check which service ([`Health::poll_check`]). Nothing here sends a packet or
 //! reads a clock.
 
 mod blame;
@@ -26,6 +27,6 @@ pub use egress::{EgressTracker, EgressVerdict, Families};
 pub use facts::PathFacts;
 pub use liveness::{Liveness, LivenessConfig, PathLiveness};
 pub use passive::{FlowCount, PassiveShare};
-pub use schedule::{CheckTarget, EchoFamily, Pace, ProbeAction, Schedule, ScheduleConfig};
+pub use schedule::{CheckTarget, Pace, Schedule, ScheduleConfig};
 pub use service::{CheckOutcome, ServiceFacts, ServiceHealth, ServiceVerdict, Stage};
-pub use tracker::{EchoOutcome, Health, HealthConfig, HealthEvent};
+pub use tracker::{EchoFamily, EchoOrder, EchoOutcome, Health, HealthConfig, HealthEvent};

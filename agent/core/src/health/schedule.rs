@@ -1,5 +1,5 @@
-//! When to probe what. Times are spread by a hash of seed, target and round: the same seed gives the same schedule, and
-//! a town's schools do not ask in step.
+//! When to check which service. Times are spread by a hash of seed, target and round: the same seed gives the same
+//! schedule, and a town's schools do not ask in step. (Echoes are sent by the probe by itself.)
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use seimon_board::Instant;
 use seimon_plan::{GroupId, PathId, ServiceId, ZoneId};
-
-use super::egress::Families;
 
 /// One whole service check: from the probe host of `zone` that is pinned to `path`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,27 +25,10 @@ pub enum Pace {
     Moving,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EchoFamily {
-    V4,
-    V6,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ProbeAction {
-    /// Send one echo request; report its end under `seq` by [`super::Health::handle_echo`].
-    Echo { path: PathId, family: EchoFamily, seq: u64 },
-    /// Do one check; report its end by [`super::Health::handle_check`].
-    Check(CheckTarget),
-}
-
 #[derive(Clone, Debug)]
 pub struct ScheduleConfig {
-    pub liveness_interval: Duration,
     pub check_interval: Duration,
     pub check_interval_moving: Duration,
-    /// Echo in the family that liveness does not use, only to learn the egress address.
-    pub egress_interval: Duration,
     /// A check that has not reported by then is given up, so that the next can start.
     pub check_timeout: Duration,
     /// Checks under way at a time, for the whole site.
@@ -62,44 +43,17 @@ struct Slot {
     under_way: Option<Instant>,
 }
 
-#[derive(Clone, Debug)]
-struct EchoSlot {
-    liveness: EchoFamily,
-    other: Option<EchoFamily>,
-    next: Instant,
-    next_other: Instant,
-}
-
 /// See the module. Emits nothing before [`Schedule::handle_timeout`].
 #[derive(Clone, Debug)]
 pub struct Schedule {
     config: ScheduleConfig,
-    echoes: BTreeMap<PathId, EchoSlot>,
     checks: BTreeMap<CheckTarget, Slot>,
     paces: BTreeMap<(ZoneId, GroupId), Pace>,
-    seq: u64,
-    actions: VecDeque<ProbeAction>,
+    due: VecDeque<CheckTarget>,
 }
 
 impl Schedule {
-    pub fn new(
-        config: ScheduleConfig,
-        paths: &BTreeMap<PathId, Families>,
-        targets: impl IntoIterator<Item = CheckTarget>,
-        now: Instant,
-    ) -> Self {
-        let echoes = paths
-            .iter()
-            .map(|(path, families)| {
-                let (liveness, other) = match families {
-                    Families::V4 => (EchoFamily::V4, None),
-                    Families::V6 => (EchoFamily::V6, None),
-                    Families::Both => (EchoFamily::V4, Some(EchoFamily::V6)),
-                };
-                let next = now + spread(config.seed, path, 0, config.liveness_interval);
-                (path.clone(), EchoSlot { liveness, other, next, next_other: next })
-            })
-            .collect();
+    pub fn new(config: ScheduleConfig, targets: impl IntoIterator<Item = CheckTarget>, now: Instant) -> Self {
         let checks = targets
             .into_iter()
             .map(|target| {
@@ -107,7 +61,7 @@ impl Schedule {
                 (target, Slot { next, round: 0, under_way: None })
             })
             .collect();
-        Self { config, echoes, checks, paces: BTreeMap::new(), seq: 0, actions: VecDeque::new() }
+        Self { config, checks, paces: BTreeMap::new(), due: VecDeque::new() }
     }
 
     pub fn set_pace(&mut self, zone: &ZoneId, group: &GroupId, pace: Pace, now: Instant) {
@@ -124,9 +78,8 @@ impl Schedule {
         }
     }
 
-    /// Takes over the sequence numbers and paces of the schedule before a change of plan.
+    /// Takes over the paces of the schedule before a change of plan.
     pub(super) fn continue_after(&mut self, parent: &Self) {
-        self.seq = parent.seq;
         self.paces.clone_from(&parent.paces);
     }
 
@@ -147,22 +100,6 @@ impl Schedule {
 
     pub fn handle_timeout(&mut self, now: Instant) {
         let config = &self.config;
-        for (path, slot) in &mut self.echoes {
-            let mut echo = |family| {
-                self.seq += 1;
-                self.actions.push_back(ProbeAction::Echo { path: path.clone(), family, seq: self.seq });
-            };
-            if slot.next <= now {
-                echo(slot.liveness);
-                // No burst to catch up after a pause.
-                let due = slot.next + config.liveness_interval;
-                slot.next = if due <= now { now + config.liveness_interval } else { due };
-            }
-            if let Some(family) = slot.other.filter(|_| slot.next_other <= now) {
-                echo(family);
-                slot.next_other = now + config.egress_interval;
-            }
-        }
         for slot in self.checks.values_mut() {
             slot.under_way =
                 slot.under_way.filter(|&since| now < since + config.check_timeout.saturating_mul(2));
@@ -193,28 +130,25 @@ impl Schedule {
                 // Between three quarters and five quarters of the interval.
                 let jitter = spread(config.seed, &target, slot.round, interval / 2);
                 slot.next = now + (interval * 3 / 4 + jitter).max(Duration::from_millis(1));
-                self.actions.push_back(ProbeAction::Check(target));
+                self.due.push_back(target);
             }
         }
     }
 
-    pub fn poll_action(&mut self) -> Option<ProbeAction> {
-        self.actions.pop_front()
+    /// The next check to be done; its end is to be told by [`Self::handle_done`].
+    pub fn poll_check(&mut self) -> Option<CheckTarget> {
+        self.due.pop_front()
     }
 
     /// Never in the past of the last `handle_timeout`, so that a driver cannot spin.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let echoes = self
-            .echoes
-            .values()
-            .flat_map(|slot| [Some(slot.next), slot.other.map(|_| slot.next_other)].into_iter().flatten());
         let under_way = self.checks.values().filter(|slot| slot.under_way.is_some()).count();
         let give_up = self.config.check_timeout.saturating_mul(2);
         let checks = self.checks.values().filter_map(|slot| match slot.under_way {
             Some(since) => Some(since + give_up),
             None => (under_way < self.config.max_checks).then_some(slot.next),
         });
-        echoes.chain(checks).min()
+        checks.min()
     }
 }
 
@@ -253,10 +187,8 @@ mod tests {
 
     fn config(seed: u64) -> ScheduleConfig {
         ScheduleConfig {
-            liveness_interval: Duration::from_millis(200),
             check_interval: Duration::from_secs(45),
             check_interval_moving: Duration::from_secs(2),
-            egress_interval: Duration::from_secs(5),
             check_timeout: Duration::from_secs(5),
             max_checks: 2,
             seed,
@@ -271,31 +203,24 @@ mod tests {
         CheckTarget { zone: id("affairs"), group: id("affairs"), service: id(service), path: id("direct") }
     }
 
-    /// All actions of `span` with their times; checks take no time.
-    fn run(schedule: &mut Schedule, from: Instant, span: Duration) -> Vec<(Instant, ProbeAction)> {
+    /// All checks of `span` with their times; they take no time.
+    fn run(schedule: &mut Schedule, from: Instant, span: Duration) -> Vec<(Instant, CheckTarget)> {
         let mut seen = Vec::new();
         let mut now = from;
         while let Some(next) = schedule.poll_timeout().filter(|&next| next <= from + span) {
             assert!(next >= now, "a timeout in the past makes the driver spin");
             now = next;
             schedule.handle_timeout(now);
-            while let Some(action) = schedule.poll_action() {
-                if let ProbeAction::Check(target) = &action {
-                    schedule.handle_done(target);
-                }
-                seen.push((now, action));
+            while let Some(target) = schedule.poll_check() {
+                schedule.handle_done(&target);
+                seen.push((now, target));
             }
         }
         seen
     }
 
     fn schedule(seed: u64) -> Schedule {
-        let paths = BTreeMap::from([(id("direct"), Families::Both)]);
-        Schedule::new(config(seed), &paths, [target("affairs"), target("idp")], Instant::ZERO)
-    }
-
-    fn checks(actions: &[(Instant, ProbeAction)]) -> usize {
-        actions.iter().filter(|(_, action)| matches!(action, ProbeAction::Check(_))).count()
+        Schedule::new(config(seed), [target("affairs"), target("idp")], Instant::ZERO)
     }
 
     #[test]
@@ -312,34 +237,22 @@ mod tests {
         let minute = Duration::from_secs(60);
         run(&mut schedule, Instant::ZERO, minute);
         schedule.set_pace(&id("affairs"), &id("affairs"), Pace::Moving, Instant::ZERO + minute);
-        let moving = checks(&run(&mut schedule, Instant::ZERO + minute, minute));
+        let moving = run(&mut schedule, Instant::ZERO + minute, minute).len();
         assert!((50..=80).contains(&moving), "{moving}");
         schedule.set_pace(&id("affairs"), &id("affairs"), Pace::Steady, Instant::ZERO + minute * 2);
-        let steady = checks(&run(&mut schedule, Instant::ZERO + minute * 2, minute));
+        let steady = run(&mut schedule, Instant::ZERO + minute * 2, minute).len();
         assert!(steady <= 6, "{steady}");
     }
 
     #[test]
-    fn a_pause_of_the_driver_is_not_caught_up_in_a_burst() {
-        let mut schedule = schedule(1);
-        schedule.handle_timeout(Instant::from_millis(60_000));
-        let mut echoes = 0;
-        while let Some(action) = schedule.poll_action() {
-            echoes += usize::from(matches!(action, ProbeAction::Echo { family: EchoFamily::V4, .. }));
-        }
-        assert_eq!(echoes, 1);
-    }
-
-    #[test]
     fn checks_that_never_report_stay_bounded_and_are_given_up() {
-        let paths = BTreeMap::new();
         let targets = ["a", "b", "c", "d"].map(target);
-        let mut schedule = Schedule::new(config(1), &paths, targets, Instant::ZERO);
+        let mut schedule = Schedule::new(config(1), targets, Instant::ZERO);
         schedule.handle_timeout(Instant::from_millis(2_000));
-        let started = std::iter::from_fn(|| schedule.poll_action()).count();
+        let started = std::iter::from_fn(|| schedule.poll_check()).count();
         assert_eq!(started, 2, "no more than max_checks at a time");
         assert_eq!(schedule.poll_timeout(), Some(Instant::from_millis(12_000)));
         schedule.handle_timeout(Instant::from_millis(12_000));
-        assert_eq!(std::iter::from_fn(|| schedule.poll_action()).count(), 2, "the others get their turn");
+        assert_eq!(std::iter::from_fn(|| schedule.poll_check()).count(), 2, "the others get their turn");
     }
 }

@@ -11,8 +11,11 @@ use super::egress::{EgressTracker, Families};
 use super::facts::PathFacts;
 use super::liveness::{Liveness, LivenessConfig, PathLiveness};
 use super::passive::{FlowCount, PassiveShare};
-use super::schedule::{CheckTarget, EchoFamily, Pace, ProbeAction, Schedule, ScheduleConfig};
+use super::schedule::{CheckTarget, Pace, Schedule, ScheduleConfig};
 use super::service::{CheckOutcome, ServiceHealth, ServiceVerdict};
+
+/// Between echoes in the family that liveness does not use, only to learn the egress address.
+const EGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
 pub struct HealthConfig {
@@ -73,11 +76,28 @@ impl HealthConfig {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EchoFamily {
+    V4,
+    V6,
+}
+
+/// Echo requests that the probe sends on a path, again and again, by itself. Each one's end is told by
+/// [`Health::handle_echo`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EchoOrder {
+    pub path: PathId,
+    pub family: EchoFamily,
+    pub every: Duration,
+    /// An echo without an answer for this long is lost.
+    pub timeout: Duration,
+}
+
 /// How an echo request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EchoOutcome {
-    /// `seen`: our source address, as the echo service saw it.
-    Answered { round_trip: Duration, seen: IpAddr },
+    /// `round_trip`: where it was measured; not each one's is. `seen`: our source address, as the echo service saw it.
+    Answered { round_trip: Option<Duration>, seen: IpAddr },
     /// No answer in time, or the network refused.
     Lost,
 }
@@ -98,7 +118,7 @@ pub struct Health {
     services: BTreeMap<CheckTarget, ServiceHealth>,
     passive: BTreeMap<(ZoneId, GroupId, PathId), PassiveShare>,
     schedule: Schedule,
-    actions: VecDeque<ProbeAction>,
+    checks: VecDeque<CheckTarget>,
     events: VecDeque<HealthEvent>,
 }
 
@@ -107,15 +127,12 @@ impl Health {
         let thresholds = &config.thresholds;
         let schedule = Schedule::new(
             ScheduleConfig {
-                liveness_interval: thresholds.liveness_interval.0,
                 check_interval: thresholds.check_interval.0,
                 check_interval_moving: thresholds.check_interval_moving.0,
-                egress_interval: Duration::from_secs(2),
                 check_timeout: thresholds.check_timeout.0,
                 max_checks: config.max_checks,
                 seed: config.seed,
             },
-            &config.paths,
             config.targets.iter().cloned(),
             now,
         );
@@ -134,7 +151,7 @@ impl Health {
             services,
             passive: BTreeMap::new(),
             schedule,
-            actions: VecDeque::new(),
+            checks: VecDeque::new(),
             events: VecDeque::new(),
             config,
         }
@@ -160,16 +177,36 @@ impl Health {
         *self = new;
     }
 
-    pub fn handle_echo(&mut self, path: &PathId, seq: u64, outcome: EchoOutcome, now: Instant) {
-        let Some(liveness) = self.paths.get_mut(path) else { return };
-        let changed = match outcome {
-            EchoOutcome::Answered { round_trip, seen } => {
-                if self.egress.get_mut(path).is_some_and(|egress| egress.handle_seen(seen, now)) {
-                    self.events.push_back(HealthEvent::Egress { path: path.clone(), address: seen });
-                }
-                liveness.handle_answer(seq, round_trip, now)
+    /// What the probe is to send all the time, until another configuration.
+    pub fn echo_orders(&self) -> Vec<EchoOrder> {
+        let thresholds = &self.config.thresholds;
+        let mut orders = Vec::new();
+        for (path, &families) in &self.config.paths {
+            let judging = judging(families);
+            let mut order = |family, every| {
+                let timeout = thresholds.liveness_timeout.0;
+                orders.push(EchoOrder { path: path.clone(), family, every, timeout });
+            };
+            order(judging, thresholds.liveness_interval.0);
+            if families == Families::Both {
+                order(EchoFamily::V6, EGRESS_INTERVAL);
             }
-            EchoOutcome::Lost => liveness.handle_lost(seq, now),
+        }
+        orders
+    }
+
+    /// How the next echo of an order ended.
+    pub fn handle_echo(&mut self, path: &PathId, family: EchoFamily, outcome: EchoOutcome, now: Instant) {
+        let Some(&families) = self.config.paths.get(path) else { return };
+        if let EchoOutcome::Answered { seen, .. } = outcome
+            && self.egress.get_mut(path).is_some_and(|egress| egress.handle_seen(seen, now))
+        {
+            self.events.push_back(HealthEvent::Egress { path: path.clone(), address: seen });
+        }
+        let Some(liveness) = self.paths.get_mut(path).filter(|_| family == judging(families)) else { return };
+        let changed = match outcome {
+            EchoOutcome::Answered { round_trip, .. } => liveness.handle_answer(round_trip, now),
+            EchoOutcome::Lost => liveness.handle_lost(now),
         };
         self.note(path.clone(), changed);
     }
@@ -210,39 +247,23 @@ impl Health {
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
-        let changes: Vec<_> = self
-            .paths
-            .iter_mut()
-            .map(|(path, liveness)| (path.clone(), liveness.handle_timeout(now)))
-            .collect();
-        for (path, changed) in changes {
-            self.note(path, changed);
-        }
         self.schedule.handle_timeout(now);
-        while let Some(action) = self.schedule.poll_action() {
-            if let ProbeAction::Check(target) = &action
-                && self.liveness(&target.path) == Liveness::Down
-            {
-                self.schedule.handle_done(target);
-                continue;
+        while let Some(target) = self.schedule.poll_check() {
+            if self.liveness(&target.path) == Liveness::Down {
+                self.schedule.handle_done(&target);
+            } else {
+                self.checks.push_back(target);
             }
-            if let ProbeAction::Echo { path, family, seq } = &action
-                && self.judges(path, *family)
-                && let Some(liveness) = self.paths.get_mut(path)
-            {
-                liveness.handle_sent(*seq, now);
-            }
-            self.actions.push_back(action);
         }
     }
 
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let liveness = self.paths.values().filter_map(PathLiveness::poll_timeout).min();
-        liveness.into_iter().chain(self.schedule.poll_timeout()).min()
+        self.schedule.poll_timeout()
     }
 
-    pub fn poll_action(&mut self) -> Option<ProbeAction> {
-        self.actions.pop_front()
+    /// A check to be done now; its end is told by [`Self::handle_check`].
+    pub fn poll_check(&mut self) -> Option<CheckTarget> {
+        self.checks.pop_front()
     }
 
     pub fn poll_event(&mut self) -> Option<HealthEvent> {
@@ -309,18 +330,18 @@ impl Health {
         targets.map(|t| t.service.clone()).collect()
     }
 
-    /// Whether echoes of this family decide on the path's life (the other family's only tell an address).
-    fn judges(&self, path: &PathId, family: EchoFamily) -> bool {
-        self.config.paths.get(path).is_some_and(|families| match families {
-            Families::V4 | Families::Both => family == EchoFamily::V4,
-            Families::V6 => family == EchoFamily::V6,
-        })
-    }
-
     fn note(&mut self, path: PathId, changed: Option<Liveness>) {
         if let Some(verdict) = changed {
             self.events.push_back(HealthEvent::Path { path, verdict });
         }
+    }
+}
+
+/// The family whose echoes decide on a path's life; the other one's only tell an address.
+fn judging(families: Families) -> EchoFamily {
+    match families {
+        Families::V4 | Families::Both => EchoFamily::V4,
+        Families::V6 => EchoFamily::V6,
     }
 }
 

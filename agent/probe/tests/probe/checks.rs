@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use seimon_ipc::frame::{self, LineBuffer};
-use seimon_ipc::probe::{CheckJob, CheckOutcome, EchoJob, EchoOutcome, FromProbe, Host, Stage, ToProbe};
+use seimon_ipc::probe::{
+    CheckJob, CheckOutcome, EchoOutcome, EchoWatch, FromProbe, Host, Stage, ToProbe, Watched,
+};
 use seimon_plan::{PathId, ServiceId, ZoneId};
 use seimon_probe::check::{Trust, check};
 use seimon_probe::{End, Source, session};
@@ -212,18 +214,17 @@ fn checks_that_hang_do_not_hold_up_echoes_and_each_job_is_answered_once() -> Res
             let job = CheckJob { job: number, timeout_ms: 3_000, ..job("good.example", stalling, &ca) };
             said.extend(frame::encode(&ToProbe::Check(job))?);
         }
-        let echo_job = EchoJob {
-            job: 1_000,
+        let echo = EchoWatch {
+            watch: 1_000,
             zone: host.zone.clone(),
             path: host.path.clone(),
             target: echo_address,
+            every_ms: 60_000,
             timeout_ms: 3_000,
         };
-        let in_ipv6 = EchoJob { job: 1_001, target: "[::1]:7".parse()?, ..echo_job.clone() };
-        let nowhere = EchoJob { job: 1_002, path: PathId::new("unknown")?, ..echo_job.clone() };
-        for job in [echo_job, in_ipv6, nowhere] {
-            said.extend(frame::encode(&ToProbe::Echo(job))?);
-        }
+        let in_ipv6 = EchoWatch { watch: 1_001, target: "[::1]:7".parse()?, ..echo.clone() };
+        let nowhere = EchoWatch { watch: 1_002, path: PathId::new("unknown")?, ..echo.clone() };
+        said.extend(frame::encode(&ToProbe::Watch { echoes: vec![echo, in_ipv6, nowhere] })?);
         agent.write_all(&said).await?;
 
         let mut lines = LineBuffer::default();
@@ -238,14 +239,19 @@ fn checks_that_hang_do_not_hold_up_echoes_and_each_job_is_answered_once() -> Res
                 continue;
             };
             let number = match frame::decode(&line)? {
-                FromProbe::Echoed { job, outcome: EchoOutcome::Answered { seen, .. } } => {
-                    assert!(seen.ip().is_loopback());
-                    echoed_before = Some(hung);
-                    job
-                }
-                FromProbe::Echoed { job, outcome: EchoOutcome::Refused { .. } } => {
-                    refused_echoes += 1;
-                    job
+                FromProbe::Watched { results } => {
+                    for Watched { watch, outcomes } in results {
+                        match outcomes.as_slice() {
+                            [EchoOutcome::Answered { seen, rtt_us }] => {
+                                assert!(seen.ip().is_loopback() && rtt_us.is_some());
+                                echoed_before = Some(hung);
+                            }
+                            [EchoOutcome::Refused { .. }] => refused_echoes += 1,
+                            others => anyhow::bail!("{others:?}"),
+                        }
+                        assert!(numbers.insert(watch), "watch {watch} was answered twice");
+                    }
+                    continue;
                 }
                 FromProbe::Checked { job, outcome: CheckOutcome::Failed { stage: Stage::Tls, .. } } => {
                     hung += 1;

@@ -6,13 +6,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use seimon_ipc::frame;
 use seimon_ipc::probe::{
-    CheckJob, CheckOutcome, EchoJob, EchoOutcome, FromProbe, Host, SOCKET_FD, Stage, ToProbe,
+    CheckJob, CheckOutcome, EchoOutcome, EchoWatch, FromProbe, Host, SOCKET_FD, Stage, ToProbe, VERSION,
 };
 use seimon_plan::{PathId, ServiceId, ZoneId};
 
@@ -61,9 +61,27 @@ impl Probe {
         Ok(frame::decode(&line)?)
     }
 
+    /// How the first echo of a watch ends.
+    fn first_echo(&mut self, echo: EchoWatch) -> Result<EchoOutcome> {
+        let watch = echo.watch;
+        self.say(&ToProbe::Watch { echoes: vec![echo] })?;
+        loop {
+            match self.hear()? {
+                FromProbe::Watched { results } => {
+                    let outcome =
+                        results.into_iter().find(|result| result.watch == watch).map(|r| r.outcomes);
+                    if let Some(first) = outcome.and_then(|outcomes| outcomes.into_iter().next()) {
+                        return Ok(first);
+                    }
+                }
+                other => anyhow::bail!("{other:?}"),
+            }
+        }
+    }
+
     fn hello(&mut self) -> Result<u32> {
         match self.hear()? {
-            FromProbe::Hello { version: 1, pid } => Ok(pid),
+            FromProbe::Hello { version: VERSION, pid } => Ok(pid),
             other => anyhow::bail!("not a hello: {other:?}"),
         }
     }
@@ -80,6 +98,18 @@ impl Drop for Probe {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// One echo, for the next comes after the test.
+fn watch(number: u64, host: &Host, target: &str) -> Result<EchoWatch> {
+    Ok(EchoWatch {
+        watch: number,
+        zone: host.zone.clone(),
+        path: host.path.clone(),
+        target: target.parse()?,
+        every_ms: 60_000,
+        timeout_ms: 3_000,
+    })
 }
 
 fn host(n: u8) -> Host {
@@ -152,17 +182,8 @@ fn answers_from_its_own_address(unprivileged: bool) -> Result<()> {
             ("[2001:db8::9]:7007", host.ipv6.into()),
         ] {
             job += 1;
-            probe.say(&ToProbe::Echo(EchoJob {
-                job,
-                zone: host.zone.clone(),
-                path: host.path.clone(),
-                target: target.parse()?,
-                timeout_ms: 3_000,
-            }))?;
-            match probe.hear()? {
-                FromProbe::Echoed { job: answered, outcome: EchoOutcome::Answered { seen, .. } } => {
-                    assert_eq!((answered, seen.ip()), (job, own));
-                }
+            match probe.first_echo(watch(job, host, target)?)? {
+                EchoOutcome::Answered { seen, .. } => assert_eq!(seen.ip(), own),
                 other => anyhow::bail!("{target}: {other:?}"),
             }
         }
@@ -180,21 +201,18 @@ fn answers_from_its_own_address(unprivileged: bool) -> Result<()> {
     // A port that nobody listens on, and an address that nobody has.
     for (target, refused) in [("203.0.113.9:7008", true), ("10.1.0.77:7007", false)] {
         job += 1;
-        probe.say(&ToProbe::Echo(EchoJob {
-            job,
-            zone: hosts[0].zone.clone(),
-            path: hosts[0].path.clone(),
-            target: target.parse()?,
-            timeout_ms: 300,
-        }))?;
-        match probe.hear()? {
-            FromProbe::Echoed { outcome: EchoOutcome::Refused { .. }, .. } => assert!(refused, "{target}"),
-            FromProbe::Echoed { outcome: EchoOutcome::Lost, .. } => assert!(!refused, "{target}"),
+        let asked = Instant::now();
+        let outcome = probe.first_echo(EchoWatch { timeout_ms: 300, ..watch(job, &hosts[0], target)? })?;
+        assert!(asked.elapsed() < Duration::from_millis(1_500), "a loss is told when its time is over");
+        match outcome {
+            EchoOutcome::Refused { .. } => assert!(refused, "{target}"),
+            EchoOutcome::Lost => assert!(!refused, "{target}"),
             other => anyhow::bail!("{target}: {other:?}"),
         }
     }
 
     // A check whose name server does not exist.
+    probe.say(&ToProbe::Watch { echoes: Vec::new() })?;
     probe.say(&ToProbe::Check(CheckJob {
         job: 99,
         zone: hosts[0].zone.clone(),
