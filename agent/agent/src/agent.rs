@@ -30,6 +30,7 @@ use crate::clock::{self, Clock, Reading};
 use crate::conduct::bare_view;
 use crate::control;
 use crate::events::{Events, Happening};
+use crate::folders;
 use crate::network::{Choices, Convergence, Network};
 use crate::plans::{self, LoadedPlan};
 use crate::probing::Probing;
@@ -95,12 +96,12 @@ pub(crate) struct Agent {
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn run(args: cli::Run) -> Result<()> {
-    std::fs::create_dir_all(&args.state_dir).with_context(|| format!("{}", args.state_dir.display()))?;
     std::fs::create_dir_all(&args.runtime_dir).with_context(|| format!("{}", args.runtime_dir.display()))?;
     // Before anything is touched that another agent may be using.
     let _alone = alone(&args.runtime_dir)?;
     close_unless_continuing(&mut Linux::open()?)?;
-    let mut agent = Agent::new(&args)?;
+    let put_right = folders::state(&args.state_dir)?;
+    let mut agent = Agent::new(&args, put_right)?;
     let control_socket = control::listen(&args.runtime_dir.join("control.sock"))?;
     let (requests, mut incoming) = mpsc::channel(16);
     let (metrics_requests, mut metrics) = mpsc::channel(4);
@@ -140,7 +141,7 @@ pub(crate) async fn run(args: cli::Run) -> Result<()> {
 }
 
 impl Agent {
-    fn new(args: &cli::Run) -> Result<Self> {
+    fn new(args: &cli::Run, put_right: Option<Bilingual>) -> Result<Self> {
         let sabotage = Sabotage::from_args(args)?;
         let (store, notes) = Store::open(&args.state_dir, &clock::machine_id())?;
         let clock = Clock::new(Some(&args.clock_trust_file), store.clock_floor());
@@ -150,7 +151,7 @@ impl Agent {
         let boot = BootId(clock::boot_id());
         let mut events = Events::new(store.event_numbers());
         let of_plan = chosen.notes.into_iter().map(|note| Bilingual { ja: note.clone(), en: note });
-        for reason in notes.into_iter().chain(of_plan) {
+        for reason in put_right.into_iter().chain(notes).chain(of_plan) {
             events.record(Happening { kind: "agent", reason, ..Happening::default() }, now);
         }
         let loaded = chosen.loaded;

@@ -8,6 +8,7 @@ mod clock;
 mod conduct;
 mod control;
 mod events;
+mod folders;
 mod metrics;
 mod network;
 mod plans;

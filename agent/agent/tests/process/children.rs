@@ -94,6 +94,23 @@ fn a_killed_probe_is_back_and_says_nothing_about_paths() -> Result<()> {
 }
 
 #[test]
+fn a_probe_that_hangs_is_replaced_and_says_nothing_about_paths() -> Result<()> {
+    in_world(|world| {
+        echo_service()?;
+        let agent = Setup::new(world).start()?;
+        until(secs(15), "paths up", || paths_up(&agent)).with_context(|| agent.log())?;
+        let old = only("seimon-probe")?;
+        world.sh(&format!("kill -STOP {old}"))?;
+        until(secs(10), "another probe", || {
+            ensure!(paths_up(&agent)?, "{}", agent.log());
+            Ok(!processes("seimon-probe").is_empty() && !processes("seimon-probe").contains(&old))
+        })?;
+        ensure!(agent.log().contains("said nothing"), "{}", agent.log());
+        agent.stop()
+    })
+}
+
+#[test]
 fn children_have_no_capabilities_and_cannot_get_any() -> Result<()> {
     in_world(|world| {
         echo_service()?;

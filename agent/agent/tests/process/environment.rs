@@ -174,7 +174,7 @@ fn an_interface_that_is_renamed_under_way_is_reported_and_taken_back() -> Result
 fn tiny_disk(world: &World) -> Result<std::path::PathBuf> {
     let state = world.path("state");
     std::fs::create_dir(&state)?;
-    mount("tmpfs", &state, "tmpfs", MountFlags::empty(), Some(c"size=128k"))?;
+    mount("tmpfs", &state, "tmpfs", MountFlags::empty(), Some(c"size=128k,mode=700"))?;
     Ok(state)
 }
 
@@ -357,11 +357,27 @@ fn a_first_start_on_a_full_disk_says_so_and_forwards_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_state_directory_that_others_can_write_is_refused_and_forwarding_stays_closed() -> Result<()> {
+    in_world(|world| {
+        world.gw("echo 1 >/proc/sys/net/ipv4/ip_forward")?;
+        let state = world.path("state");
+        world.sh(&format!("mkdir {0} && chmod 777 {0}", state.display()))?;
+        failed(&Setup::new(world).fail()?, &["state directory", "777", "chmod 700"])?;
+        ensure!(!kernel::forwarding(world)?);
+        world.sh(&format!("chmod 755 {}", state.display()))?;
+        let agent = Setup::new(world).start()?;
+        ensure!(agent.sockets.events()?.iter().any(|event| event.reason.en.contains("others could read")));
+        ensure!(world.sh(&format!("stat -c %a {}", state.display()))?.trim() == "700");
+        agent.stop()
+    })
+}
+
+#[test]
 fn a_read_only_state_directory_is_named() -> Result<()> {
     in_world(|world| {
         let state = world.path("state");
         std::fs::create_dir(&state)?;
-        mount("tmpfs", &state, "tmpfs", MountFlags::RDONLY, None)?;
+        mount("tmpfs", &state, "tmpfs", MountFlags::RDONLY, Some(c"mode=700"))?;
         failed(&Setup::new(world).fail()?, &["journal", "Read-only"])?;
         std::fs::write(world.path("file"), "")?;
         failed(&Setup::new(world).state(world.path("file")).fail()?, &["/file"])?;
