@@ -45,10 +45,8 @@ pub(super) fn vocabulary(json: bool) -> Result<ExitCode> {
 
 pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     // Some groups measure the rules alone, without the gateway's programs.
-    let rules_only = args
-        .only
-        .as_deref()
-        .is_some_and(|only| ["forward", "newconn", "firstpacket", "move"].contains(&only));
+    let rules_only =
+        args.only.as_deref().is_some_and(|only| ["forward", "newconn", "firstpacket"].contains(&only));
     let bin_dir = if rules_only { PathBuf::new() } else { bin_dir(args.bin_dir.as_deref())? };
     seimon_lab::netns::enter_or_reexec()?;
     let results = seimon_lab::bench::run(args.only.as_deref(), &bin_dir, &mut |text| line(text))?;

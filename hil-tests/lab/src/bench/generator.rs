@@ -128,7 +128,7 @@ pub(super) fn pump<'f>(
                 enter(lane.to.0.name())?;
                 let counter = Counter::open(lane.to.1)?;
                 enter(lane.from.0.name())?;
-                ends.push((PacketSocket::open(lane.from.1, Sees::Arriving)?, counter));
+                ends.push((PacketSocket::open(lane.from.1, Sees::Nothing)?, counter));
             }
             Pump::begin(ends)?.run(mode, batches, until)
         });
@@ -189,7 +189,7 @@ impl Pump {
         for (lane, batch) in batches {
             self.make_room()?;
             if let Some(mark) = &mark {
-                if mark.at.elapsed() >= until.time || self.arrived >= mark.arrived + until.frames {
+                if mark.at.elapsed() >= until.time || self.arrived - mark.arrived >= until.frames {
                     break;
                 }
             } else if self.arrived >= WARM_UP {

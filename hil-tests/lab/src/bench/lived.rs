@@ -7,19 +7,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Bench, median};
+use super::Bench;
 use crate::demo::{ACTS, ActInfo};
-use crate::load::spec::{Kind, LoadSpec};
 use crate::result::{Check, Goal};
 use crate::runner::{self, Options, Played, Silent};
 use crate::scenario::Scenario;
+use crate::world::World;
 use crate::world::gateway::{GatewayConfig, Trust};
 use crate::world::params::Topology;
-use crate::world::{Happening, World};
 
-type Say<'a> = &'a mut dyn FnMut(&str);
+pub(super) type Say<'a> = &'a mut dyn FnMut(&str);
 
-const READY: Duration = Duration::from_secs(20);
+pub(super) const READY: Duration = Duration::from_secs(20);
 const MIB: f64 = 1024.0 * 1024.0;
 /// How often the line dies.
 const DEATHS: usize = 3;
@@ -45,27 +44,40 @@ pub(super) fn moves(bench: &Bench<'_>, say: Say<'_>) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
+/// A death of the line, in milliseconds after it.
+struct Death {
+    /// Users are served again.
+    served: Option<f64>,
+    /// The agent has gone back.
+    returned: Option<f64>,
+}
+
+fn die(bench: &Bench<'_>) -> Result<Death> {
+    let played = act(bench, "death")?;
+    let record = &played.record;
+    let served = played.results.checks.iter().find(|c| c.name == "silent_death_ms").and_then(|c| c.value);
+    let cut = record.happened.iter().find(|h| h.id == "cut").map(|h| h.at);
+    let returned = cut.and_then(|cut| Some(record.entered("affairs/affairs", "RollingBack", cut)? - cut));
+    Ok(Death { served, returned: returned.map(|after| after.as_secs_f64() * 1000.0) })
+}
+
 /// The direct line swallows everything: until the users are served again. The worst of several runs decides.
 pub(super) fn death(bench: &Bench<'_>, say: Say<'_>) -> Result<Vec<Check>> {
-    let mut all = Vec::new();
-    let mut never = 0;
+    let mut deaths = Vec::new();
     for run in 1..=DEATHS {
         say(&format!("   playing the demo's second act, {run} of {DEATHS}"));
-        let played = act(bench, "death")?;
-        match played.results.checks.iter().find(|c| c.name == "silent_death_ms").and_then(|c| c.value) {
-            Some(value) => all.push(value),
-            None => never += 1,
-        }
+        deaths.push(die(bench)?);
     }
-    let worst = all.iter().copied().reduce(f64::max).filter(|_| never == 0);
-    let note = format!(
-        "the worst of {DEATHS} runs; median {:.0}; not served again in {never}",
-        median(&all).unwrap_or(f64::NAN)
-    );
+    let words = |ms: Option<f64>| ms.map_or_else(|| "never".to_owned(), |ms| format!("{ms:.0}"));
+    let each: Vec<String> =
+        deaths.iter().map(|d| format!("{} (gone back {})", words(d.served), words(d.returned))).collect();
+    let all: Option<Vec<f64>> = deaths.iter().map(|death| death.served).collect();
+    let worst = all.and_then(|all| all.into_iter().reduce(f64::max));
+    let note = format!("the worst of {DEATHS} runs: {}", each.join(", "));
     Ok(vec![Check::number("silent_death_ms", worst, "ms", Goal::AtMost(3000.0)).with_note(note)])
 }
 
-fn town(bench: &Bench<'_>) -> Result<World> {
+pub(super) fn town(bench: &Bench<'_>) -> Result<World> {
     let world = World::raise(&Topology::new("two-line-town")?, 1)?;
     world.use_agent(GatewayConfig {
         agent: bench.bin_dir.join("seimon-agent"),
@@ -132,88 +144,4 @@ fn scheduled(pid: u32) -> Option<f64> {
         nanos += text.split_whitespace().next()?.parse::<u64>().ok()?;
     }
     (nanos > 0).then_some(nanos as f64 / 1e9)
-}
-
-/// Devices that try all the time to reach what no rule permits them.
-fn intruders(world: &World) -> Result<()> {
-    for (id, zone, target) in
-        [("affairs", "affairs", "203.0.113.80:443"), ("learning", "learning", "10.60.0.10:443")]
-    {
-        world.start_load(LoadSpec {
-            count: 40,
-            target: Some(target.to_owned()),
-            every: Some(Duration::from_millis(50)),
-            timeout: Some(Duration::from_millis(500)),
-            ..LoadSpec::new(id, zone, Kind::Connect)
-        })?;
-    }
-    Ok(())
-}
-
-/// Clients' packets that were seen on the lines.
-fn forwarded(world: &World, from: Duration) -> Result<f64> {
-    let now = world.now();
-    ["carrier", "internet"]
-        .iter()
-        .map(|line| {
-            world.metric(&format!("wan.{line}.forwarded"), from, now).context("the wires count nothing")
-        })
-        .sum()
-}
-
-/// Nothing of what the policy forbids may pass: not while the agent starts on a system that forwards already, not while
-/// others flush its table, whether it runs or not.
-pub(super) fn policy(bench: &Bench<'_>, say: Say<'_>) -> Result<Vec<Check>> {
-    say("   the same clients with a gateway that is open, to see that they would be seen");
-    let open = {
-        let world = World::raise(&Topology::new("two-line-town")?, 1)?;
-        world.use_static_gateway()?;
-        intruders(&world)?;
-        std::thread::sleep(Duration::from_secs(3));
-        forwarded(&world, Duration::ZERO)?
-    };
-    let world = town(bench)?;
-    let forwarding =
-        "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
-    let done = world.command("gw", "sh")?.args(["-c", forwarding]).status()?;
-    if !done.success() {
-        bail!("forwarding could not be switched on");
-    }
-    intruders(&world)?;
-    std::thread::sleep(Duration::from_secs(1));
-    let mut parts = Vec::new();
-    let mut total = 0.0;
-    let mut since = Duration::ZERO;
-    let mut count = |phase: &str, since: &mut Duration| -> Result<()> {
-        let packets = forwarded(&world, *since)?;
-        total += packets;
-        parts.push(format!("{phase} {packets:.0}"));
-        *since = world.now();
-        Ok(())
-    };
-    say("   start, with forwarding on");
-    world.gateway()?.start(READY)?;
-    std::thread::sleep(Duration::from_secs(3));
-    count("at the start", &mut since)?;
-    say("   others flush the tables");
-    for _ in 0..4 {
-        world.perform(&Happening::new("gateway.flush", Some("nft")))?;
-        std::thread::sleep(Duration::from_secs(2));
-    }
-    count("flushed", &mut since)?;
-    say("   others flush the tables while the agent is dead");
-    world.perform(&Happening::new("gateway.kill", Some("agent")))?;
-    for _ in 0..2 {
-        world.perform(&Happening::new("gateway.flush", Some("nft")))?;
-        std::thread::sleep(Duration::from_secs(2));
-    }
-    count("flushed without agent", &mut since)?;
-    say("   start again");
-    world.gateway()?.start(READY)?;
-    std::thread::sleep(Duration::from_secs(3));
-    count("at the start again", &mut since)?;
-    // Without a control, nothing seen would prove nothing.
-    let value = (open >= 100.0).then_some(total);
-    let check = Check::number("before_policy_packets", value, "packets", Goal::Equal(0.0));
-    Ok(vec![check.with_note(format!("{}; an open gateway: {open:.0} in 3 s", parts.join(", ")))])
 }

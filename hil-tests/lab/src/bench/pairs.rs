@@ -41,7 +41,7 @@ pub struct Pairs {
 
 impl Default for Pairs {
     fn default() -> Self {
-        Self { wanted: 25, within: Duration::from_secs(50), steal: 0.01 }
+        Self { wanted: 25, within: Duration::from_secs(40), steal: 0.01 }
     }
 }
 

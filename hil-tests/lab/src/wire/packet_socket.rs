@@ -15,6 +15,8 @@ pub(crate) const FRAME: usize = 2048;
 /// Which frames a socket receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sees {
+    /// None: it only sends.
+    Nothing,
     /// Only frames that arrive at the interface.
     Arriving,
     /// Also those that leave it.
@@ -52,7 +54,10 @@ impl Batch {
 
 impl PacketSocket {
     pub(crate) fn open(interface: &str, sees: Sees) -> io::Result<Self> {
-        let protocol = (libc::ETH_P_ALL as u16).to_be();
+        let protocol = match sees {
+            Sees::Nothing => 0,
+            Sees::Arriving | Sees::Both => (libc::ETH_P_ALL as u16).to_be(),
+        };
         // SAFETY: socket(2) takes no pointers; the result is checked before it is owned.
         let fd = unsafe {
             libc::socket(
