@@ -3,6 +3,9 @@
 //! The plan's run-time maps always hold what is meant *now*, so that a table which somebody else destroyed is rebuilt with the
 //! path choice and the addresses of the moment, not with those of the start.
 
+mod converge;
+mod elements;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,13 +13,13 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use seimon_board::{Instant, InterfaceName, MacAddress};
 use seimon_core::network_plan::{
-    AffinityEntry, Allocation, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, FlowKill, Generation,
-    Link, LinkKind, NetworkPlan, Observed, PathChoice, PathIndex, RouteKind, ZoneGroupIndex, compile,
-    current_element, diff, gateway_element, real_elements, render_replacement, twin_element, verify,
+    AffinityEntry, Allocation, Change, ChangeSet, Dataplane, Flow, Generation, Link, LinkKind, NetworkPlan,
+    Observed, PathChoice, compile, diff,
 };
 use seimon_dataplane::Linux;
 use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId};
 
+use self::converge::describe;
 use crate::sabotage::Sabotage;
 
 pub(crate) type Choices = BTreeMap<(ZoneId, GroupId), PathChoice>;
@@ -156,116 +159,6 @@ impl Network {
         Ok(())
     }
 
-    /// Makes the kernel agree with the plan and looks again. Nothing is touched where nothing differs.
-    pub(crate) fn converge(&mut self, now: Instant) -> Result<Convergence> {
-        let outcome = self.try_converge(now);
-        if let Err(error) = &outcome {
-            self.problems = vec![format!("{error:#}")];
-        }
-        outcome
-    }
-
-    fn try_converge(&mut self, now: Instant) -> Result<Convergence> {
-        let observed = self.observe()?;
-        let wanted = self.possible(&observed);
-        let table_was_lost = self.verified.is_some() && observed.table.is_none();
-        let mut changes = diff(&observed, self.verified.as_ref(), &wanted);
-        if self.was_edited(&observed, &wanted) {
-            let script = render_replacement(&wanted.ruleset);
-            changes.changes.insert(0, Change::Nft { script });
-        }
-        if changes.changes.is_empty() {
-            self.settle(&observed, &wanted, now)?;
-            return Ok(Convergence::InForce);
-        }
-        let summary: Vec<String> = changes.changes.iter().map(describe).collect();
-        let rest = if summary.len() > 4 { ", …" } else { "" };
-        tracing::info!(
-            changes = summary.len(),
-            "changing the network: {}{rest}",
-            summary[..summary.len().min(4)].join("; ")
-        );
-        tracing::debug!("all changes: {}", summary.join("; "));
-        let mut affinity_gone =
-            observed.table.is_none() || summary.iter().any(|line| line.starts_with("whole table"));
-        match self.dataplane.apply(&changes) {
-            Ok(()) => {}
-            // What is there is not what the difference was made for: one whole table fits everything.
-            Err(ApplyError::NftRefused { message }) if observed.table.is_some() => {
-                tracing::warn!(message, "the difference was refused, the whole table is made anew");
-                let script = render_replacement(&wanted.ruleset);
-                self.dataplane.apply(&ChangeSet { changes: vec![Change::Nft { script }] })?;
-                affinity_gone = true;
-                let rest = diff(&self.observe()?, None, &wanted);
-                self.dataplane.apply(&rest)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if affinity_gone && !self.affinity.is_empty() {
-            let restored = Change::Affinity { add: self.affinity.clone(), remove: Vec::new() };
-            self.dataplane.apply(&ChangeSet { changes: vec![restored] })?;
-        }
-        // Same plan, and yet there was something to change: somebody else had changed it. Links of the probe's vanish with
-        // the probe.
-        let by_others = changes.changes.iter().any(|change| !is_probe_link(change));
-        if by_others && (table_was_lost || self.verified.as_ref() == Some(&wanted)) {
-            self.repairs += 1;
-        }
-        let observed = self.observe()?;
-        self.digests = digests(&observed);
-        self.settle(&observed, &wanted, now)?;
-        Ok(Convergence::Changed)
-    }
-
-    fn settle(&mut self, observed: &Observed, wanted: &NetworkPlan, now: Instant) -> Result<()> {
-        let differences: Vec<String> = verify(observed, wanted).iter().map(ToString::to_string).collect();
-        if !differences.is_empty() {
-            self.problems.clone_from(&differences);
-            anyhow::bail!("the kernel does not show what was set: {}", differences.join("; "))
-        }
-        self.problems =
-            self.missing.iter().map(|name| ApplyError::NoSuchInterface(name.clone()).to_string()).collect();
-        if self.digests.is_empty() {
-            self.digests = digests(observed);
-        }
-        self.verified = Some(wanted.clone());
-        self.verified_at = Some(now);
-        Ok(())
-    }
-
-    /// Somebody changed a rule of ours and left its tag on.
-    fn was_edited(&self, observed: &Observed, wanted: &NetworkPlan) -> bool {
-        let same_rules = self.verified.as_ref().is_some_and(|v| v.ruleset.chains == wanted.ruleset.chains);
-        same_rules
-            && observed.table.is_some()
-            && !self.digests.is_empty()
-            && self.digests != digests(observed)
-    }
-
-    /// The plan without lines whose interface is not there: the other lines are not to suffer for it. The kernel tells when
-    /// it comes.
-    fn possible(&mut self, observed: &Observed) -> NetworkPlan {
-        let there = |name: &InterfaceName| observed.interfaces.contains_key(name);
-        let mut plan = self.compiled.clone();
-        self.missing = plan
-            .links
-            .iter()
-            .filter(|link| matches!(link.kind, LinkKind::Uplink) && !there(&link.name))
-            .map(|link| link.name.clone())
-            .collect();
-        let lost = |name: &InterfaceName| self.missing.contains(name);
-        plan.links.retain(|link| !lost(&link.name));
-        plan.addresses.retain(|address| !lost(&address.interface));
-        plan.routes.retain(|route| match &route.kind {
-            RouteKind::Onlink { interface, .. } | RouteKind::Via { interface, .. } => !lost(interface),
-            RouteKind::Prohibit => true,
-        });
-        plan.sysctls.retain(|sysctl| {
-            !self.missing.iter().any(|name| sysctl.path.contains(&format!("/conf/{name}/")))
-        });
-        plan
-    }
-
     /// Uplinks of the plan that do not exist.
     pub(crate) fn missing(&self) -> &[InterfaceName] {
         &self.missing
@@ -348,174 +241,6 @@ impl Network {
         Ok(true)
     }
 
-    fn fill_runtime_maps(&mut self) {
-        let allocation = &self.allocation;
-        let elements: Vec<Element> = self
-            .bindings
-            .iter()
-            .flat_map(|((zone, name, path), (ipv4, ipv6))| {
-                real_elements(allocation, zone, name, path, *ipv4, *ipv6)
-            })
-            .chain(gateway_element(allocation, &self.gateway_path))
-            .collect();
-        for element in elements {
-            self.note(element);
-        }
-    }
-
-    fn note(&mut self, element: Element) {
-        if let (Some(map), Some(value)) =
-            (self.compiled.ruleset.maps.get_mut(&element.container), element.value)
-        {
-            map.elements.insert(element.key, value);
-        }
-    }
-
-    fn existing(&self, wanted: &Element) -> Option<Element> {
-        let value = self.compiled.ruleset.maps.get(&wanted.container)?.elements.get(&wanted.key)?;
-        Some(Element {
-            container: wanted.container.clone(),
-            key: wanted.key.clone(),
-            value: Some(value.clone()),
-        })
-    }
-
-    /// One element in one transaction: new flows of the group in the zone take another way from now on.
-    pub(crate) fn set_current(&mut self, zone: &ZoneId, group: &GroupId, choice: PathChoice) -> Result<()> {
-        let element = current_element(&self.allocation, zone, group, &choice)
-            .with_context(|| format!("{zone}/{group} has no number"))?;
-        self.replace(vec![element])?;
-        self.choices.insert((zone.clone(), group.clone()), choice);
-        Ok(())
-    }
-
-    /// The path of the gateway's own traffic.
-    pub(crate) fn set_gateway_path(&mut self, path: &PathId) -> Result<()> {
-        if self.gateway_path == *path {
-            return Ok(());
-        }
-        let element =
-            gateway_element(&self.allocation, path).with_context(|| format!("path {path} has no number"))?;
-        self.replace(vec![element])?;
-        self.gateway_path = path.clone();
-        Ok(())
-    }
-
-    fn replace(&mut self, elements: Vec<Element>) -> Result<()> {
-        let add: Vec<Element> =
-            elements.into_iter().filter(|e| self.existing(e).as_ref() != Some(e)).collect();
-        if add.is_empty() {
-            return Ok(());
-        }
-        let remove = add.iter().filter_map(|element| self.existing(element)).collect();
-        self.dataplane.apply(&ChangeSet { changes: vec![Change::Elements { remove, add: add.clone() }] })?;
-        for element in add {
-            self.note(element.clone());
-            // What was seen to be in force has changed with our own act.
-            if let Some(verified) = &mut self.verified
-                && let (Some(map), Some(value)) =
-                    (verified.ruleset.maps.get_mut(&element.container), element.value)
-            {
-                map.elements.insert(element.key, value);
-            }
-        }
-        Ok(())
-    }
-
-    /// Where `name` is on `path`; in force in the kernel when this returns.
-    pub(crate) fn bind(
-        &mut self,
-        zone: &ZoneId,
-        name: &str,
-        path: &PathId,
-        ipv4: Option<Ipv4Addr>,
-        ipv6: Option<Ipv6Addr>,
-    ) -> Result<()> {
-        let wanted = real_elements(&self.allocation, zone, name, path, ipv4, ipv6);
-        anyhow::ensure!(
-            !wanted.is_empty() || (ipv4.is_none() && ipv6.is_none()),
-            "{name} has no inside address in zone {zone}"
-        );
-        let key = (zone.clone(), name.to_owned(), path.clone());
-        let (old4, old6) = self.bindings.get(&key).copied().unwrap_or_default();
-        let gone = real_elements(
-            &self.allocation,
-            zone,
-            name,
-            path,
-            old4.filter(|_| ipv4.is_none()),
-            old6.filter(|_| ipv6.is_none()),
-        );
-        self.take_out(gone)?;
-        self.replace(wanted)?;
-        self.bindings.insert(key, (ipv4, ipv6));
-        self.keep_twin(zone, name)
-    }
-
-    /// Whether clients may be held to IPv4 for this name: only while it has such an address.
-    fn keep_twin(&mut self, zone: &ZoneId, name: &str) -> Result<()> {
-        let Some(element) = twin_element(&self.allocation, zone, name) else { return Ok(()) };
-        let by_ipv4 =
-            self.bindings.iter().any(|((z, n, _), (ipv4, _))| z == zone && n == name && ipv4.is_some());
-        if by_ipv4 { self.replace(vec![element]) } else { self.take_out(vec![element]) }
-    }
-
-    /// Elements of run-time maps taken out, in the kernel and in what is meant.
-    fn take_out(&mut self, elements: Vec<Element>) -> Result<()> {
-        let remove: Vec<Element> = elements.iter().filter_map(|element| self.existing(element)).collect();
-        if remove.is_empty() {
-            return Ok(());
-        }
-        let change = Change::Elements { remove: remove.clone(), add: Vec::new() };
-        self.dataplane.apply(&ChangeSet { changes: vec![change] })?;
-        for element in remove {
-            for plan in [Some(&mut self.compiled), self.verified.as_mut()].into_iter().flatten() {
-                if let Some(map) = plan.ruleset.maps.get_mut(&element.container) {
-                    map.elements.remove(&element.key);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn kill_flows(&mut self, kill: FlowKill) -> Result<()> {
-        Ok(self.dataplane.apply(&ChangeSet { changes: vec![Change::Kill(kill)] })?)
-    }
-
-    /// Forgets that clients of the zone-group use the path.
-    pub(crate) fn forget_affinity(&mut self, zone_group: ZoneGroupIndex, path: PathIndex) -> Result<usize> {
-        self.refresh_affinity()?;
-        let remove: Vec<AffinityEntry> = self
-            .affinity
-            .iter()
-            .filter(|entry| entry.zone_group == zone_group && entry.path == path)
-            .cloned()
-            .collect();
-        let count = remove.len();
-        if count > 0 {
-            self.dataplane
-                .apply(&ChangeSet { changes: vec![Change::Affinity { add: Vec::new(), remove }] })?;
-            self.affinity.retain(|entry| entry.zone_group != zone_group || entry.path != path);
-        }
-        Ok(count)
-    }
-
-    pub(crate) fn keep_affinity(&mut self, entries: Vec<AffinityEntry>) -> Result<()> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        Ok(self
-            .dataplane
-            .apply(&ChangeSet { changes: vec![Change::Affinity { add: entries, remove: Vec::new() }] })?)
-    }
-
-    pub(crate) fn refresh_affinity(&mut self) -> Result<&[AffinityEntry]> {
-        let paths: Vec<PathIndex> =
-            self.allocation.paths.values().copied().chain([PathIndex::BY_IPV4]).collect();
-        self.affinity = self.dataplane.affinity(&paths)?;
-        Ok(&self.affinity)
-    }
-
     pub(crate) fn flows(&mut self) -> Result<Vec<Flow>> {
         Ok(self.dataplane.flows()?)
     }
@@ -577,35 +302,4 @@ impl Network {
 
 fn first_gateway_path(plan: &ValidSitePlan) -> Result<PathId> {
     plan.gateway.paths.first().cloned().context("the plan gives the gateway's own traffic no path")
-}
-
-fn digests(observed: &Observed) -> BTreeMap<String, String> {
-    let Some(table) = &observed.table else { return BTreeMap::new() };
-    table.chains.iter().map(|(name, chain)| (name.clone(), chain.digest.clone())).collect()
-}
-
-fn is_probe_link(change: &Change) -> bool {
-    matches!(change, Change::LinkUp(Link { kind: LinkKind::Probe { .. }, .. }))
-}
-
-/// A change in words, for logs and `plan diff`.
-fn describe(change: &Change) -> String {
-    match change {
-        Change::Nft { script } if script.contains("delete table inet seimon") => {
-            "whole table anew".to_owned()
-        }
-        Change::Nft { script } => format!("rules ({} lines)", script.lines().count()),
-        Change::Elements { remove, add } => format!("elements (-{} +{})", remove.len(), add.len()),
-        Change::Affinity { add, remove } => format!("affinity (-{} +{})", remove.len(), add.len()),
-        Change::Kill(_) => "flows ended".to_owned(),
-        Change::LinkUp(link) => format!("interface {}", link.name),
-        Change::LinkRemove(name) => format!("interface {name} removed"),
-        Change::AddressAdd(address) => format!("address {} on {}", address.address, address.interface),
-        Change::AddressRemove(address) => format!("address {} off {}", address.address, address.interface),
-        Change::RouteReplace(route) => format!("route {} in table {}", route.destination, route.table),
-        Change::RouteRemove(route) => format!("route {} out of table {}", route.destination, route.table),
-        Change::RuleAdd(rule) => format!("rule at {}", rule.priority),
-        Change::RuleRemove(rule) => format!("rule at {} removed", rule.priority),
-        Change::SysctlSet(sysctl) => format!("{} = {}", sysctl.path, sysctl.value),
-    }
 }

@@ -1,0 +1,155 @@
+//! Making the kernel agree with the plan, and seeing whether it does.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use seimon_board::{Instant, InterfaceName};
+use seimon_core::network_plan::{
+    ApplyError, Change, ChangeSet, Dataplane, Link, LinkKind, NetworkPlan, Observed, RouteKind, diff,
+    render_replacement, verify,
+};
+
+use super::{Convergence, Network};
+
+impl Network {
+    /// Makes the kernel agree with the plan and looks again. Nothing is touched where nothing differs.
+    pub(crate) fn converge(&mut self, now: Instant) -> Result<Convergence> {
+        let outcome = self.try_converge(now);
+        if let Err(error) = &outcome {
+            self.problems = vec![format!("{error:#}")];
+        }
+        outcome
+    }
+
+    fn try_converge(&mut self, now: Instant) -> Result<Convergence> {
+        let observed = self.observe()?;
+        let wanted = self.possible(&observed);
+        let table_was_lost = self.verified.is_some() && observed.table.is_none();
+        let mut changes = diff(&observed, self.verified.as_ref(), &wanted);
+        if self.was_edited(&observed, &wanted) {
+            let script = render_replacement(&wanted.ruleset);
+            changes.changes.insert(0, Change::Nft { script });
+        }
+        if changes.changes.is_empty() {
+            self.settle(&observed, &wanted, now)?;
+            return Ok(Convergence::InForce);
+        }
+        let summary: Vec<String> = changes.changes.iter().map(describe).collect();
+        let rest = if summary.len() > 4 { ", …" } else { "" };
+        tracing::info!(
+            changes = summary.len(),
+            "changing the network: {}{rest}",
+            summary[..summary.len().min(4)].join("; ")
+        );
+        tracing::debug!("all changes: {}", summary.join("; "));
+        let mut affinity_gone =
+            observed.table.is_none() || summary.iter().any(|line| line.starts_with("whole table"));
+        match self.dataplane.apply(&changes) {
+            Ok(()) => {}
+            // What is there is not what the difference was made for: one whole table fits everything.
+            Err(ApplyError::NftRefused { message }) if observed.table.is_some() => {
+                tracing::warn!(message, "the difference was refused, the whole table is made anew");
+                let script = render_replacement(&wanted.ruleset);
+                self.dataplane.apply(&ChangeSet { changes: vec![Change::Nft { script }] })?;
+                affinity_gone = true;
+                let rest = diff(&self.observe()?, None, &wanted);
+                self.dataplane.apply(&rest)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if affinity_gone && !self.affinity.is_empty() {
+            let restored = Change::Affinity { add: self.affinity.clone(), remove: Vec::new() };
+            self.dataplane.apply(&ChangeSet { changes: vec![restored] })?;
+        }
+        // Same plan, and yet there was something to change: somebody else had changed it. Links of the probe's vanish with
+        // the probe.
+        let by_others = changes.changes.iter().any(|change| !is_probe_link(change));
+        if by_others && (table_was_lost || self.verified.as_ref() == Some(&wanted)) {
+            self.repairs += 1;
+        }
+        let observed = self.observe()?;
+        self.digests = digests(&observed);
+        self.settle(&observed, &wanted, now)?;
+        Ok(Convergence::Changed)
+    }
+
+    fn settle(&mut self, observed: &Observed, wanted: &NetworkPlan, now: Instant) -> Result<()> {
+        let differences: Vec<String> = verify(observed, wanted).iter().map(ToString::to_string).collect();
+        if !differences.is_empty() {
+            self.problems.clone_from(&differences);
+            anyhow::bail!("the kernel does not show what was set: {}", differences.join("; "))
+        }
+        self.problems =
+            self.missing.iter().map(|name| ApplyError::NoSuchInterface(name.clone()).to_string()).collect();
+        if self.digests.is_empty() {
+            self.digests = digests(observed);
+        }
+        self.verified = Some(wanted.clone());
+        self.verified_at = Some(now);
+        Ok(())
+    }
+
+    /// Somebody changed a rule of ours and left its tag on.
+    fn was_edited(&self, observed: &Observed, wanted: &NetworkPlan) -> bool {
+        let same_rules = self.verified.as_ref().is_some_and(|v| v.ruleset.chains == wanted.ruleset.chains);
+        same_rules
+            && observed.table.is_some()
+            && !self.digests.is_empty()
+            && self.digests != digests(observed)
+    }
+
+    /// The plan without lines whose interface is not there: the other lines are not to suffer for it. The kernel tells when
+    /// it comes.
+    fn possible(&mut self, observed: &Observed) -> NetworkPlan {
+        let there = |name: &InterfaceName| observed.interfaces.contains_key(name);
+        let mut plan = self.compiled.clone();
+        self.missing = plan
+            .links
+            .iter()
+            .filter(|link| matches!(link.kind, LinkKind::Uplink) && !there(&link.name))
+            .map(|link| link.name.clone())
+            .collect();
+        let lost = |name: &InterfaceName| self.missing.contains(name);
+        plan.links.retain(|link| !lost(&link.name));
+        plan.addresses.retain(|address| !lost(&address.interface));
+        plan.routes.retain(|route| match &route.kind {
+            RouteKind::Onlink { interface, .. } | RouteKind::Via { interface, .. } => !lost(interface),
+            RouteKind::Prohibit => true,
+        });
+        plan.sysctls.retain(|sysctl| {
+            !self.missing.iter().any(|name| sysctl.path.contains(&format!("/conf/{name}/")))
+        });
+        plan
+    }
+}
+
+fn digests(observed: &Observed) -> BTreeMap<String, String> {
+    let Some(table) = &observed.table else { return BTreeMap::new() };
+    table.chains.iter().map(|(name, chain)| (name.clone(), chain.digest.clone())).collect()
+}
+
+fn is_probe_link(change: &Change) -> bool {
+    matches!(change, Change::LinkUp(Link { kind: LinkKind::Probe { .. }, .. }))
+}
+
+/// A change in words, for logs and `plan diff`.
+pub(super) fn describe(change: &Change) -> String {
+    match change {
+        Change::Nft { script } if script.contains("delete table inet seimon") => {
+            "whole table anew".to_owned()
+        }
+        Change::Nft { script } => format!("rules ({} lines)", script.lines().count()),
+        Change::Elements { remove, add } => format!("elements (-{} +{})", remove.len(), add.len()),
+        Change::Affinity { add, remove } => format!("affinity (-{} +{})", remove.len(), add.len()),
+        Change::Kill(_) => "flows ended".to_owned(),
+        Change::LinkUp(link) => format!("interface {}", link.name),
+        Change::LinkRemove(name) => format!("interface {name} removed"),
+        Change::AddressAdd(address) => format!("address {} on {}", address.address, address.interface),
+        Change::AddressRemove(address) => format!("address {} off {}", address.address, address.interface),
+        Change::RouteReplace(route) => format!("route {} in table {}", route.destination, route.table),
+        Change::RouteRemove(route) => format!("route {} out of table {}", route.destination, route.table),
+        Change::RuleAdd(rule) => format!("rule at {}", rule.priority),
+        Change::RuleRemove(rule) => format!("rule at {} removed", rule.priority),
+        Change::SysctlSet(sysctl) => format!("{} = {}", sysctl.path, sysctl.value),
+    }
+}
