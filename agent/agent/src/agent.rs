@@ -2,49 +2,50 @@
 //!
 //! Everything happens on one thread. [`Agent::turn`] does what is due now; [`run`] waits for the next reason to turn.
 
+mod beginning;
+mod converging;
+mod gate;
+
+pub(crate) use self::beginning::{health_config, restore_machines};
+pub(crate) use self::gate::lockdown;
+
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use jiff::civil::Date;
-use rustix::fs::{FlockOperation, flock};
 use seimon_board::{Board, Instant, InterfaceName};
-use seimon_core::health::{Health, HealthConfig};
-use seimon_core::migration::{BootId, Checkpoint, Config, Machine, Mechanisms, ZoneGroup};
-use seimon_core::network_plan::{Change, ChangeSet, Dataplane as _, Generation, PathChoice, Sysctl};
-use seimon_dataplane::{Linux, Watch};
+use seimon_core::health::Health;
+use seimon_core::migration::{BootId, Machine, ZoneGroup};
+use seimon_core::network_plan::Generation;
+use seimon_dataplane::Linux;
 use seimon_ipc::control::Bilingual;
 use seimon_ipc::resolver::{ResolverConfig, ResolverStats};
 use seimon_plan::{PathId, ServiceId, ValidSitePlan};
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use self::beginning::{alone, register};
+use self::gate::close_unless_continuing;
 use crate::census::Census;
 use crate::children::{Program, Supervised, beside};
 use crate::cli;
 use crate::clock::{self, Clock, Reading};
-use crate::conduct::bare_view;
 use crate::control;
 use crate::events::{Events, Happening};
 use crate::folders;
-use crate::network::{Choices, Convergence, Network};
+use crate::network::Network;
 use crate::plans::{self, LoadedPlan};
 use crate::probing::Probing;
 use crate::sabotage::Sabotage;
-use crate::store::{Store, StoredPlan};
+use crate::store::Store;
 
 /// Counting flows and affinity, judging windows, feeding the watchdog.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// The same while nothing moves. (Flows are counted less often still: see [`Census::is_due`].)
 const HOUSEKEEPING_AT_REST: Duration = Duration::from_secs(2);
-/// Looking at the kernel although nobody said that anything changed.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// After a converge that failed.
-const RETRY: Duration = Duration::from_secs(1);
 /// Foreign changes come in bursts; this long after the first, one look.
 const SETTLE: Duration = Duration::from_millis(2);
 /// Taken at a time, so that most events cost no write.
@@ -273,54 +274,6 @@ impl Agent {
         self.converge_at = Some(self.converge_at.map_or(soon, |at| at.min(soon)));
     }
 
-    pub(crate) fn converge(&mut self, now: Reading) {
-        let repairs = self.network.repairs();
-        match self.network.converge(now.mono) {
-            Ok(outcome) => {
-                let look_again =
-                    if self.sabotage.off("reobserve") { Duration::from_secs(86_400) } else { LOOK_AGAIN };
-                self.converge_at = Some(now.mono + look_again);
-                self.tell_of_missing_lines(now);
-                if self.trouble.take().is_some() && self.announced {
-                    self.note(
-                        "dataplane",
-                        "通信の規則は再び計画どおりです。".to_owned(),
-                        "the network is as the plan says again".to_owned(),
-                        now,
-                    );
-                }
-                if self.network.repairs() > repairs {
-                    self.note(
-                        "dataplane",
-                        "通信の規則が外部から変えられていたため、元に戻しました。".to_owned(),
-                        "the rules had been changed by somebody else and were put right".to_owned(),
-                        now,
-                    );
-                }
-                if outcome == Convergence::Changed {
-                    self.remember_plan();
-                }
-                if !self.announced {
-                    self.announce(now);
-                }
-            }
-            Err(error) => {
-                self.converge_at = Some(now.mono + RETRY);
-                let text = format!("{error:#}");
-                // Tried every second; said once.
-                if self.trouble.as_ref() != Some(&text) {
-                    self.note(
-                        "dataplane",
-                        format!("通信の規則を設定できません。自動でやり直します（{text}）"),
-                        format!("the network could not be set up, trying again: {text}"),
-                        now,
-                    );
-                    self.trouble = Some(text);
-                }
-            }
-        }
-    }
-
     /// Numbers are not used again after a restart.
     pub(crate) fn number_events(&mut self) {
         if self.events.next() + EVENT_NUMBERS / 2 > self.store.event_numbers() {
@@ -328,73 +281,6 @@ impl Agent {
             if let Err(error) = self.store.take_event_numbers(taken) {
                 tracing::debug!(error = format!("{error:#}"), "the events' numbers were not written down");
             }
-        }
-    }
-
-    fn tell_of_missing_lines(&mut self, now: Reading) {
-        if self.missing == self.network.missing() {
-            return;
-        }
-        self.missing = self.network.missing().to_vec();
-        let names: Vec<String> = self.missing.iter().map(ToString::to_string).collect();
-        if names.is_empty() {
-            self.note(
-                "dataplane",
-                "回線の差込口がすべて見つかりました。".to_owned(),
-                "every line's interface is there".to_owned(),
-                now,
-            );
-        } else {
-            let names = names.join(", ");
-            self.note(
-                "dataplane",
-                format!("回線の差込口 {names} が見つかりません。機器の故障か、名前の変更です。ほかの回線は使えます。"),
-                format!(
-                    "interface {names} does not exist; the other lines go on. Check the board file, and whether the \
-                     kernel renamed it"
-                ),
-                now,
-            );
-        }
-    }
-
-    /// The plan is in force for the first time: children may start, the service manager may go on.
-    fn announce(&mut self, now: Reading) {
-        self.announced = true;
-        self.remember_plan();
-        self.note(
-            "agent",
-            "動き始めました。通信の規則は計画どおりです。".to_owned(),
-            "started; the network is as the plan says".to_owned(),
-            now,
-        );
-        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-            tracing::debug!(%error, "no service manager");
-        }
-    }
-
-    /// The verified generation is what a restart begins with.
-    pub(crate) fn remember_plan(&mut self) {
-        if let Err(error) = self.store.save_plan(self.to_remember(&self.loaded)) {
-            let now = self.clock.now();
-            let text = format!("{error:#}");
-            self.note(
-                "agent",
-                format!("計画を保存できません。保存場所の空きを確かめてください（{text}）"),
-                format!("the plan could not be written to disk: {text}"),
-                now,
-            );
-        }
-    }
-
-    /// A plan as the generation that the network has now.
-    pub(crate) fn to_remember(&self, loaded: &LoadedPlan) -> StoredPlan {
-        StoredPlan {
-            toml: loaded.toml.clone(),
-            file: loaded.file.clone(),
-            folder: loaded.folder.clone(),
-            generation: self.network.generation(),
-            command_line_digest: self.command_line_digest,
         }
     }
 
@@ -421,120 +307,6 @@ impl Agent {
         );
         lockdown(self.network.dataplane())
     }
-}
-
-fn register(watch: Watch) -> Result<AsyncFd<Watch>> {
-    #[expect(unsafe_code, reason = "tokio has no other way to wait for a descriptor of our own")]
-    // SAFETY: the descriptor is owned by the `Watch`, which the `AsyncFd` owns in turn; a `Watch` returns the same one for
-    // its whole life and closes it only when dropped, after the `AsyncFd` has deregistered it.
-    let registered = unsafe { AsyncFd::register(watch) };
-    registered.map_err(std::io::Error::from).context("the kernel's notifications")
-}
-
-/// One agent for a runtime directory, as long as the file is open.
-fn alone(runtime_dir: &Path) -> Result<File> {
-    let path = runtime_dir.join("agent.lock");
-    let file = File::options().create(true).append(true).open(&path);
-    let file = file.with_context(|| format!("{}", path.display()))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            anyhow::bail!("an agent is already running here: {} is in use", path.display())
-        }
-        Err(error) => Err(error).with_context(|| format!("{} cannot be locked", path.display())),
-    }
-}
-
-/// At the first start the gate is shut before so much as the plan is read. After a crash there is a table of ours, which
-/// goes on doing what was last verified.
-fn close_unless_continuing(dataplane: &mut Linux) -> Result<()> {
-    if dataplane.observe(&[])?.table.is_none() { switch_forwarding_off(dataplane) } else { Ok(()) }
-}
-
-/// Closes forwarding and keeps everything else. Where our table is missing, or cannot be asked for, forwarding itself is
-/// switched off.
-pub(crate) fn lockdown(dataplane: &mut Linux) -> Result<()> {
-    let closed = match dataplane.observe(&[]) {
-        Ok(observed) if observed.table.is_some() => {
-            let script = seimon_core::network_plan::lockdown();
-            dataplane.apply(&ChangeSet { changes: vec![Change::Nft { script }] })
-        }
-        Ok(_) => return switch_forwarding_off(dataplane),
-        Err(error) => Err(error),
-    };
-    closed.or_else(|error| {
-        tracing::warn!(%error, "forwarding is closed as a whole");
-        switch_forwarding_off(dataplane)
-    })
-}
-
-fn switch_forwarding_off(dataplane: &mut Linux) -> Result<()> {
-    let changes = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"]
-        .into_iter()
-        .map(|path| Change::SysctlSet(Sysctl { path: path.to_owned(), value: "0".to_owned() }))
-        .collect();
-    dataplane.apply(&ChangeSet { changes }).context("forwarding could not be closed")
-}
-
-type Restored = (BTreeMap<ZoneGroup, Machine>, Choices, Vec<Happening>);
-
-/// A machine for every route, continuing from its checkpoint where there is a believable one.
-pub(crate) fn restore_machines(
-    plan: &ValidSitePlan,
-    mechanisms: Mechanisms,
-    checkpoint: impl Fn(&ZoneGroup) -> Option<Checkpoint>,
-    boot: &BootId,
-    now: Reading,
-) -> Restored {
-    let (mut machines, mut choices, mut happenings) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-    for route in plan.routes() {
-        let config = Config::from_plan(plan, route, mechanisms);
-        let zone_group = config.zone_group.clone();
-        let view = bare_view(plan, boot, now);
-        let machine = match checkpoint(&zone_group) {
-            None => Machine::new(config, &view, now.mono),
-            Some(saved) => {
-                Machine::restore_or_rest(config, &saved, &view, now.mono).map(|(machine, error)| {
-                    if let Some(error) = error {
-                        let text = error.to_string();
-                        happenings.push(Happening {
-                            kind: "agent",
-                            zone: Some(zone_group.zone.clone()),
-                            group: Some(zone_group.group.clone()),
-                            reason: Bilingual {
-                                ja: format!("前回の記録を使えないため、安全な経路から始めます（{text}）"),
-                                en: format!(
-                                    "the checkpoint is not usable, starting on the safe path: {text}"
-                                ),
-                            },
-                            ..Happening::default()
-                        });
-                    }
-                    machine
-                })
-            }
-        };
-        // No valid plan has a route without paths.
-        let Some(machine) = machine else { continue };
-        let choice = PathChoice::On(machine.current().clone());
-        choices.insert((zone_group.zone.clone(), zone_group.group.clone()), choice);
-        machines.insert(zone_group, machine);
-    }
-    (machines, choices, happenings)
-}
-
-/// What the plan asks to be examined.
-pub(crate) fn health_config(plan: &ValidSitePlan, sabotage: &Sabotage) -> HealthConfig {
-    let mut config = HealthConfig::from_plan(plan, seed(plan));
-    if sabotage.off("liveness") {
-        config.thresholds.down_lost = u32::MAX;
-    }
-    config
-}
-
-/// Different for each site, so that thousands of sites do not ask at the same instant.
-fn seed(plan: &ValidSitePlan) -> u64 {
-    crate::store::digest(plan.site.id.as_str().as_bytes())
 }
 
 /// PEM text of the authorities that services' health checks trust, by service.
