@@ -41,6 +41,10 @@ pub struct ServiceFacts {
     /// Median time of recent successful checks.
     pub median: Option<Duration>,
     pub last_good: Option<Instant>,
+    /// End of the latest check that failed.
+    pub last_bad: Option<Instant>,
+    /// End of the first of the successes in a row; `None` while the latest check failed.
+    pub good_since: Option<Instant>,
     pub failures_in_row: u32,
     pub successes_in_row: u32,
 }
@@ -58,6 +62,8 @@ pub struct ServiceHealth {
     failing: Option<(Stage, String)>,
     last: Option<Instant>,
     last_good: Option<Instant>,
+    last_bad: Option<Instant>,
+    good_since: Option<Instant>,
     latencies: VecDeque<Duration>,
 }
 
@@ -72,6 +78,8 @@ impl ServiceHealth {
             failing: None,
             last: None,
             last_good: None,
+            last_bad: None,
+            good_since: None,
             latencies: VecDeque::new(),
         }
     }
@@ -86,6 +94,7 @@ impl ServiceHealth {
                 self.successes = self.successes.saturating_add(1);
                 self.failing = None;
                 self.last_good = Some(now);
+                self.good_since.get_or_insert(now);
                 self.latencies.push_back(took);
                 if self.latencies.len() > LATENCIES {
                     self.latencies.pop_front();
@@ -96,6 +105,8 @@ impl ServiceHealth {
             }
             CheckOutcome::Failed { stage, detail } => {
                 self.successes = 0;
+                self.last_bad = Some(now);
+                self.good_since = None;
                 self.failures = self.failures.saturating_add(1);
                 self.failing = Some((stage, detail));
                 if self.failures >= self.ill_count {
@@ -116,6 +127,8 @@ impl ServiceHealth {
             failing: self.failing.clone(),
             median: sorted.get(sorted.len() / 2).copied(),
             last_good: self.last_good,
+            last_bad: self.last_bad,
+            good_since: self.good_since,
             failures_in_row: self.failures,
             successes_in_row: self.successes,
         }
@@ -161,6 +174,24 @@ mod tests {
         service.handle_check(bad(), now);
         assert_eq!(service.handle_check(good(10), now), None);
         assert_eq!(service.handle_check(good(10), now), Some(ServiceVerdict::Well));
+    }
+
+    #[test]
+    fn a_row_of_successes_is_dated_by_its_first() {
+        let mut service = ServiceHealth::new(3);
+        let at = |s| Instant::ZERO + Duration::from_secs(s);
+        let known = |service: &ServiceHealth| {
+            let facts = service.facts(at(5), FRESH);
+            (facts.good_since, facts.last_bad)
+        };
+        assert_eq!(known(&service), (None, None));
+        service.handle_check(good(10), at(1));
+        service.handle_check(good(10), at(2));
+        assert_eq!(known(&service), (Some(at(1)), None));
+        service.handle_check(bad(), at(3));
+        assert_eq!(known(&service), (None, Some(at(3))));
+        service.handle_check(good(10), at(4));
+        assert_eq!(known(&service), (Some(at(4)), Some(at(3))));
     }
 
     #[test]

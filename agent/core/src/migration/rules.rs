@@ -11,7 +11,7 @@ use super::hold::Holds;
 use super::state::{BlockReason, Cause};
 use super::veto::Veto;
 use super::view::{ClockTrust, View, WindowState};
-use crate::health::{Blame, EgressVerdict, Liveness, PathFacts, ServiceVerdict, blame};
+use crate::health::{Blame, EgressVerdict, Liveness, PathFacts, ServiceFacts, ServiceVerdict, blame};
 
 /// When vetoes are asked for.
 #[derive(Clone, Copy, Debug)]
@@ -168,19 +168,39 @@ pub(super) fn all_well(config: &Config, view: &View, path: &PathId) -> bool {
     })
 }
 
-/// Verdicts on one service over the living paths of the route. A path whose latest check failed is not known to be well, even
-/// before that makes it ill: a service that fails everywhere does not fail in the same instant everywhere.
+/// Verdicts on one service over the living paths of the route, as far as they can be compared: a service that fails
+/// everywhere does not fail, and recover, in the same instant everywhere.
+///
+/// A path whose latest check failed is not known to be well, even before that makes it ill. A path whose latest check
+/// succeeded is not known to be ill, even before it is well. And where another path is well, a path is known to be ill only
+/// by a check that began when the other was well already.
 fn verdicts(config: &Config, view: &View, service: &ServiceId) -> BTreeMap<PathId, ServiceVerdict> {
-    let living = |path: &&PathId| view.liveness(path) == Liveness::Up;
-    let verdict = |path: &PathId| {
-        let facts = view.paths.get(path).and_then(|facts| facts.services.get(service));
-        match facts.map(|facts| (facts.verdict, facts.failures_in_row)) {
-            None => ServiceVerdict::Unknown,
-            Some((ServiceVerdict::Well, failures)) if failures > 0 => ServiceVerdict::Unknown,
-            Some((verdict, _)) => verdict,
+    let living: Vec<(&PathId, Option<&ServiceFacts>)> = config
+        .paths
+        .iter()
+        .filter(|path| view.liveness(path) == Liveness::Up)
+        .map(|path| (path, view.paths.get(path).and_then(|facts| facts.services.get(service))))
+        .collect();
+    let well: Vec<&ServiceFacts> = living.iter().filter_map(|(_, facts)| facts.filter(is_well)).collect();
+    let longest = config.thresholds.check_timeout.0;
+    let verdict = |facts: Option<&ServiceFacts>| {
+        let Some(facts) = facts else { return ServiceVerdict::Unknown };
+        let compared = |other: &&ServiceFacts| match (facts.last_bad, other.good_since) {
+            (Some(bad), Some(since)) => bad >= since + longest,
+            (None, _) | (_, None) => true,
+        };
+        match facts.verdict {
+            ServiceVerdict::Well if !is_well(&facts) => ServiceVerdict::Unknown,
+            ServiceVerdict::Ill if facts.failing.is_none() => ServiceVerdict::Unknown,
+            ServiceVerdict::Ill if !well.is_empty() && !well.iter().any(compared) => ServiceVerdict::Unknown,
+            verdict @ (ServiceVerdict::Well | ServiceVerdict::Ill | ServiceVerdict::Unknown) => verdict,
         }
     };
-    config.paths.iter().filter(living).map(|path| (path.clone(), verdict(path))).collect()
+    living.into_iter().map(|(path, facts)| (path.clone(), verdict(facts))).collect()
+}
+
+fn is_well(facts: &&ServiceFacts) -> bool {
+    facts.verdict == ServiceVerdict::Well && facts.failures_in_row == 0
 }
 
 /// A service that is ill wherever it can be asked.

@@ -1,6 +1,6 @@
 //! Going back when users would suffer, and when a person wishes it.
 
-use seimon_core::health::{FlowCount, Liveness, ServiceVerdict};
+use seimon_core::health::{FlowCount, Liveness, ServiceVerdict, Stage};
 use seimon_core::migration::{Cause, Command, Notice, StateName, Veto};
 
 use crate::world::*;
@@ -82,6 +82,36 @@ fn a_service_ill_on_both_paths_is_blamed_and_nothing_moves() {
     world.saas("direct", ServiceVerdict::Well);
     world.look();
     assert!(world.steady_on("direct"));
+}
+
+#[test]
+fn a_service_that_recovers_over_one_path_first_blames_nobody() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.move_to_soaking();
+    let moves = world.moves.len();
+    for id in ["closed", "direct"] {
+        world.saas(id, ServiceVerdict::Ill);
+        world.known(id).last_bad = Some(world.now);
+    }
+    world.look();
+    world.sleep(secs(10));
+    world.saas("closed", ServiceVerdict::Well);
+    world.known("closed").good_since = Some(world.now);
+    world.look();
+    assert_eq!(world.moves.len(), moves, "direct was last asked when closed was ill, too");
+    world.sleep(secs(4));
+    world.known("direct").last_bad = Some(world.now);
+    world.look();
+    assert_eq!(world.moves.len(), moves, "that check may have begun before");
+    world.sleep(secs(2));
+    world.known("direct").failing = None;
+    world.known("direct").last_bad = Some(world.now);
+    world.look();
+    assert_eq!(world.moves.len(), moves, "one good check: on its way to being well");
+    let still = Some((Stage::HttpStatus, "500".to_owned()));
+    (world.known("direct").failing, world.known("direct").last_bad) = (still, Some(world.now));
+    world.look();
+    assert!(world.steady_on("closed"), "ill over direct only, and long enough to know");
 }
 
 #[test]
