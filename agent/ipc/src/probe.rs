@@ -88,7 +88,7 @@ pub struct Watched {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum EchoOutcome {
     Answered {
-        /// Measured about once a second.
+        /// Measured for some only, every few seconds.
         rtt_us: Option<u64>,
         seen: SocketAddr,
     },

@@ -2,8 +2,8 @@
 //!
 //! Several a second for every path, all day: nearly all that the probe ever does. So it is woken for the sending, takes in
 //! what was answered since the last time on the same occasion, and tells the agent about a second's worth at once. One
-//! echo a second is waited for, to measure its round trip. What may be news is told at once: a loss, everything for some
-//! time after one, and an address not seen before.
+//! echo in three seconds is waited for, to measure its round trip. What may be news is told at once: a loss, everything
+//! for some time after one, and an address not seen before.
 //!
 //! ```text
 //!          every                    answered? it is known here at the latest
@@ -25,7 +25,7 @@ use crate::source::{Source, Sources, in_words};
 /// Results of calm watches are told at the first occasion after so long.
 const TELL_EVERY: Duration = Duration::from_millis(900);
 /// Between echoes whose round trip is measured.
-const MEASURE_EVERY: Duration = Duration::from_millis(900);
+const MEASURE_EVERY: Duration = Duration::from_millis(2_900);
 /// After a loss (and the start) every result is told at once for so long.
 const CALM_AFTER: Duration = Duration::from_secs(5);
 /// Faster than any plan asks for; what is not sent in time is left out.

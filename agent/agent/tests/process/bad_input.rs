@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use seimon_ipc::control::{Command, Response};
 
 use crate::harness::agent::{Agent, Setup};
-use crate::harness::traffic::{FAR, Sender, Sink, echo_service};
+use crate::harness::traffic::{FAR, Sender, Sink, at_work, echo_service};
 use crate::harness::world::{PLAN, World, in_world};
 use crate::harness::{kernel, millis, secs};
 
@@ -92,10 +92,7 @@ fn a_plan_for_another_board_is_refused() -> Result<()> {
 fn an_invalid_plan_is_not_applied_and_the_old_one_stays() -> Result<()> {
     in_world(|world| {
         echo_service()?;
-        let sink = Sink::listen("carrier", FAR)?;
-        let agent = Setup::new(world).start()?;
-        let sender = Sender::start("learning", FAR)?;
-        sink.wait_more(secs(5))?;
+        let (agent, sink, sender) = at_work(&Setup::new(world))?;
         let before = (plan_in_force(&agent)?, kernel::table(world)?, kernel::routing(world)?);
         let bad =
             PLAN.replace("port = \"WAN2\"", "port = \"WAN9\"").replace("10.20.2.1/24", "10.20.1.129/25");
@@ -125,11 +122,8 @@ fn an_invalid_plan_is_not_applied_and_the_old_one_stays() -> Result<()> {
 fn a_valid_plan_changes_only_what_differs_and_is_remembered() -> Result<()> {
     in_world(|world| {
         echo_service()?;
-        let sink = Sink::listen("carrier", FAR)?;
         let setup = Setup::new(world);
-        let agent = setup.start()?;
-        let sender = Sender::start("learning", FAR)?;
-        sink.wait_more(secs(5))?;
+        let (agent, sink, sender) = at_work(&setup)?;
         let (_, generation) = plan_in_force(&agent)?;
         let before = (kernel::table(world)?, kernel::routing(world)?);
         let new = PLAN.replace("\"tcp/9100\"", "\"tcp/9101\"");

@@ -7,7 +7,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 use seimon_ipc::control::Response;
 
 use crate::harness::agent::{Agent, BINARY, Ended, Setup, lockdown};
-use crate::harness::traffic::{FAR, Sender, Sink, echo_service};
+use crate::harness::traffic::{FAR, Sender, Sink, at_work, echo_service};
 use crate::harness::world::{PLAN, World, command_at, in_world};
 use crate::harness::{kernel, millis, secs, until};
 
@@ -63,10 +63,7 @@ fn without_nft_the_start_fails_and_says_what_to_install() -> Result<()> {
 fn nft_that_vanishes_leaves_traffic_alone_and_is_reported() -> Result<()> {
     in_world(|world| {
         echo_service()?;
-        let sink = Sink::listen("carrier", FAR)?;
-        let agent = Setup::new(world).start()?;
-        let sender = Sender::start("learning", FAR)?;
-        sink.wait_more(secs(5))?;
+        let (agent, sink, sender) = at_work(&Setup::new(world))?;
         let hidden = Hidden::nft()?;
         // Something to repair, so that it is missed.
         world.gw("ip rule del pref $(ip rule | grep prohibit | head -1 | cut -d: -f1)")?;
@@ -151,10 +148,7 @@ fn a_missing_interface_is_named_nothing_passes_and_it_is_waited_for() -> Result<
 fn an_interface_that_is_renamed_under_way_is_reported_and_taken_back() -> Result<()> {
     in_world(|world| {
         echo_service()?;
-        let sink = Sink::listen("carrier", FAR)?;
-        let agent = Setup::new(world).start()?;
-        let sender = Sender::start("learning", FAR)?;
-        sink.wait_more(secs(5))?;
+        let (agent, sink, sender) = at_work(&Setup::new(world))?;
         world.gw("ip link set lan3 down; ip link set lan3 name other; ip link set other up")?;
         until(secs(5), "the problem in the status", || {
             Ok(agent.sockets.status()?.dataplane.problems.iter().any(|problem| problem.contains("lan3")))

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 
 use crate::harness::agent::{Agent, Setup};
-use crate::harness::traffic::{FAR, Sender, Sink, echo_service};
+use crate::harness::traffic::{FAR, Sender, Sink, at_work, echo_service};
 use crate::harness::world::{PLAN, World, in_world};
 use crate::harness::{kernel, millis, secs, until};
 
@@ -103,10 +103,7 @@ fn a_flushed_ruleset_is_back_within_a_second_and_nothing_passes_meanwhile() -> R
 fn clients_keep_their_path_when_others_flush_the_ruleset() -> Result<()> {
     in_world(|world| {
         echo_service()?;
-        let sink = Sink::listen("carrier", FAR)?;
-        let agent = Setup::new(world).start()?;
-        let sender = Sender::start("learning", FAR)?;
-        sink.wait_more(secs(5))?;
+        let (agent, _sink, sender) = at_work(&Setup::new(world))?;
         let affinity = "nft list set inet seimon aff_1 | grep expires";
         until(secs(5), "affinity", || Ok(world.gw(affinity).is_ok()))?;
         drop(sender);
@@ -136,10 +133,7 @@ fn mended(world: &World, agent: &Agent, script: &str) -> Result<()> {
 fn each_is_mended(scripts: &'static [&'static str]) -> impl FnOnce(&World) -> Result<()> {
     move |world| {
         echo_service()?;
-        let sink = Sink::listen("carrier", FAR)?;
-        let agent = Setup::new(world).start()?;
-        let sender = Sender::start("learning", FAR)?;
-        sink.wait_more(secs(5))?;
+        let (agent, sink, sender) = at_work(&Setup::new(world))?;
         for script in scripts {
             mended(world, &agent, script)?;
             sink.wait_more(secs(2)).context(*script)?;

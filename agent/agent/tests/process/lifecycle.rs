@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use seimon_ipc::control::{Command, Response};
 
 use crate::harness::agent::{Setup, lockdown};
-use crate::harness::traffic::{FAR, Sender, Sink, echo_service};
+use crate::harness::traffic::{FAR, Sender, Sink, at_work, echo_service};
 use crate::harness::world::{World, in_world, inside};
 use crate::harness::{kernel, millis, secs, until};
 
@@ -80,10 +80,7 @@ fn forwarding_is_switched_on_only_when_the_table_is_there() -> Result<()> {
 fn a_stop_closes_forwarding_and_keeps_what_was_learnt() -> Result<()> {
     in_world(|world| {
         echo_service()?;
-        let sink = Sink::listen("carrier", FAR)?;
-        let agent = Setup::new(world).start()?;
-        let sender = Sender::start("learning", FAR)?;
-        sink.wait_more(secs(5))?;
+        let (agent, sink, sender) = at_work(&Setup::new(world))?;
         let affinity = "nft list set inet seimon aff_1 | grep -c expires";
         until(secs(5), "affinity", || Ok(world.gw(affinity).is_ok()))?;
         agent.stop()?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use seimon_ipc::echo;
 
+use super::agent::{Agent, Setup};
 use super::world::inside;
 
 /// The permitted destination of open zones in these tests, and what the sinks listen on.
@@ -104,6 +105,15 @@ impl Drop for Sender {
             let _panicked = thread.join();
         }
     }
+}
+
+/// An agent that forwards what a sender in the learning zone sends, to a sink beyond the closed line.
+pub(crate) fn at_work(setup: &Setup) -> Result<(Agent, Sink, Sender)> {
+    let sink = Sink::listen("carrier", FAR)?;
+    let agent = setup.start()?;
+    let sender = Sender::start("learning", FAR)?;
+    sink.wait_more(super::secs(5))?;
+    Ok((agent, sink, sender))
 }
 
 /// The echo service on both lines, so that paths come up.
