@@ -10,6 +10,7 @@ use seimon_core::network_plan::{
     ChainKind, Family, Hook, Key, KeyPart, Mark, NetworkPlan, RouteKind, RuleAction, Ruleset, Value, Verdict,
 };
 
+#[path = "interpreter/statement.rs"]
 mod statement;
 
 pub(crate) use statement::{Field, Nat, Statement, Test, parse};
