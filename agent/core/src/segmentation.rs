@@ -8,8 +8,7 @@
 //!   ├─ from a line ──▶ up_<path>: only to the gateway itself; answers leave where it came in
 //!   └─ from a zone ──▶ zone4_<zone> ─ its own source? ─ no ─▶ odd4_<zone>: DHCP, probe hosts; else dropped
 //!                         ▼ yes
-//!                      look4_<zone>: permit4; in a listed zone wide4 and any4, then refuse; in an open zone the internet,
-//!                         │           and near4_<zone> (wide4, any4, refuse) for what is private or permitted by prefix
+//!                      look4_<zone>: permit4; in an open zone simply4_<zone> → the internet; wide4, any4; else refuse
 //!                         ▼
 //!                      zg_<n>: the client's path so far (aff_<path>), else the group's current path
 //!                         ▼

@@ -6,7 +6,7 @@ use seimon_plan::INTERNET_GROUP;
 
 use super::builder::{Builder, Filling, begins_with};
 use super::is_internet;
-use super::permits::{ANY, AS_LOCAL, CLOSED4, CLOSED6, PERMIT, PROBE_EXTRA, WIDE_MAP, not_simply_internet};
+use super::permits::{ANY, AS_LOCAL, INTERNET, PERMIT, PROBE_EXTRA, WIDE_MAP, simply_internet};
 use crate::network_plan::{
     CURRENT, CompileError, Hook, Key, KeyPart, KeyType, Mark, PathGround, PathIndex, REFUSE, RouteGround,
     TWIN6, Terrain, Value, ValueType, ZoneGround, affinity_set, goto, use_chain, via_chain,
@@ -49,6 +49,10 @@ pub(super) fn chains(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(),
         from_line(terrain, builder, path);
     }
     for zone in terrain.zones.values() {
+        if zone.is_open() {
+            let names = [4, 6].map(|digit| format!("simply{digit}_{}", zone.slug));
+            simply_internet(builder, zone, [&names[0], &names[1]]);
+        }
         zone4(terrain, builder, zone)?;
         zone6(terrain, builder, zone)?;
     }
@@ -160,17 +164,18 @@ fn refuse(builder: &mut Builder) {
 fn from_line(terrain: &Terrain<'_>, builder: &mut Builder, path: &PathGround<'_>) {
     let because = format!("from line {}", path.path.line);
     let inside = &terrain.plan.inside;
-    let four: Vec<String> =
-        terrain.zone_nets4().chain([inside.ipv4.trunc()]).map(|net| net.to_string()).collect();
-    let six: Vec<String> =
-        terrain.zone_nets6().chain([inside.ipv6.trunc()]).map(|net| net.to_string()).collect();
-    builder
-        .chain(format!("up_{}", path.index.0))
+    let four = terrain.zone_nets4().chain([inside.ipv4.trunc()]).map(|net| format!("ip saddr {net}"));
+    let six = terrain.zone_nets6().chain([inside.ipv6.trunc()]).map(|net| format!("ip6 saddr {net}"));
+    let mut chain = builder.chain(format!("up_{}", path.index.0));
+    chain
         .rule(format!("meta nfproto ipv6 {}", known_flow()), KNOWN)
         .rule("ct state invalid drop", because.clone())
-        .rule("ct state untracked accept", "neighbour discovery")
-        .rule(format!("ip saddr {{ {} }} drop", four.join(", ")), "a source of ours comes from no line")
-        .rule(format!("ip6 saddr {{ {} }} drop", six.join(", ")), "a source of ours comes from no line")
+        .rule("ct state untracked accept", "neighbour discovery");
+    // One rule each: an interval set would be empty for a moment whenever the table is made anew.
+    for source in four.chain(six) {
+        chain.rule(format!("{source} drop"), "a source of ours comes from no line");
+    }
+    chain
         .rule(
             "fib daddr type != { local, broadcast, multicast, anycast } drop",
             "nobody outside begins a flow into the school",
@@ -187,35 +192,29 @@ fn look(
     zone: &ZoneGround<'_>,
     family: usize,
 ) -> Result<(), CompileError> {
-    let (ip, closed) = if family == 0 { ("ip", CLOSED4) } else { ("ip6", CLOSED6) };
-    let digit = if family == 0 { 4 } else { 6 };
+    let ip = ["ip", "ip6"][family];
+    let digit = [4, 6][family];
     let full = format!("iifname . {ip} daddr . meta l4proto . th dport vmap");
     let permits = format!("permits of zone {}", zone.id);
     let look = format!("look{digit}_{}", zone.slug);
-    if !zone.is_open() {
-        builder.chain(look.clone()).rule(format!("{full} @{}", PERMIT[family]), permits);
+    builder.chain(look.clone()).rule(format!("{full} @{}", PERMIT[family]), permits);
+    let refused = if zone.is_open() {
+        let route = terrain.routes.iter().find(|route| route.zone == zone.id && is_internet(route.group));
+        let route = route.ok_or_else(|| CompileError::Unknown {
+            what: "a route for group",
+            id: format!("{INTERNET_GROUP} in zone {}", zone.id),
+        })?;
+        let away = |set: &str| format!("{ip} daddr @{set} goto zg_{}", route.index.0);
+        let because = format!("zone {} is open to the internet", zone.id);
+        builder.chain(look.clone()).rule(away(&format!("simply{digit}_{}", zone.slug)), because.clone());
         closer(builder, zone, family, &look);
-        let because = format!("zone {} reaches only its permits", zone.id);
-        builder.chain(look).rule(format!("goto {REFUSE}"), because);
-        return Ok(());
-    }
-    let route = terrain.routes.iter().find(|route| route.zone == zone.id && is_internet(route.group));
-    let route = route.ok_or_else(|| CompileError::Unknown {
-        what: "a route for group",
-        id: format!("{INTERNET_GROUP} in zone {}", zone.id),
-    })?;
-    let internet = format!("goto zg_{}", route.index.0);
-    let open = format!("zone {} is open", zone.id);
-    let near = format!("near{digit}_{}", zone.slug);
-    not_simply_internet(builder, zone, family, &near);
-    builder
-        .chain(look)
-        .rule(format!("{full} @{}", PERMIT[family]), permits)
-        .rule(format!("{ip} daddr @{near} goto {near}"), "private, or permitted by prefix")
-        .rule(internet.clone(), open.clone());
-    closer(builder, zone, family, &near);
-    let because = format!("zone {} is open to the internet, not to what is private here", zone.id);
-    builder.chain(near).rule(format!("{ip} daddr @{closed} goto {REFUSE}"), because).rule(internet, open);
+        builder.chain(look.clone()).rule(away(INTERNET[family]), because);
+        format!("zone {} is open to the internet, not to what is private here", zone.id)
+    } else {
+        closer(builder, zone, family, &look);
+        format!("zone {} reaches only its permits", zone.id)
+    };
+    builder.chain(look).rule(format!("goto {REFUSE}"), refused);
     Ok(())
 }
 
@@ -318,9 +317,9 @@ fn probes(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileErr
                 ),
                 because.clone(),
             );
-            if !hub.is_empty() {
+            for net in hub {
                 chain.rule(
-                    format!("{ip} daddr {{ {} }} goto {REFUSE}", hub.join(", ")),
+                    format!("{ip} daddr {net} goto {REFUSE}"),
                     "the hub is on another path than this probe host",
                 );
             }

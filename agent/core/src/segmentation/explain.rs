@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use seimon_board::MacAddress;
 use seimon_plan::{GroupId, PathId, Permit, PermitTarget, PortSpec, Protocol, ServiceId, SitePlan, ZoneId};
 
-use super::permits::{ANY, AS_LOCAL, CLOSED4, CLOSED6, PERMIT, WIDE_MAP, number};
+use super::permits::{ANY, AS_LOCAL, INTERNET, PERMIT, WIDE_MAP, number};
 use crate::network_plan::{
     AffinityEntry, CURRENT, Key, KeyPart, Mark, NetworkPlan, PathIndex, REAL4, REAL6, Value, Verdict,
     ZoneGroupIndex, bridge_name,
@@ -231,10 +231,9 @@ fn look(net: &NetworkPlan, question: &Question, to: IpAddr, port: u16, open: boo
     if found.is_some() || !open {
         return found;
     }
-    let closed = net.ruleset.sets.get(if family == 0 { CLOSED4 } else { CLOSED6 });
-    let is_closed =
-        closed.is_some_and(|set| set.elements.iter().any(|k| matches_key(k, &[Probe::Address(to)])));
-    if is_closed { None } else { internet_chain(net, &question.from) }
+    let internet = net.ruleset.sets.get(INTERNET[family])?;
+    let is_internet = internet.elements.iter().any(|key| matches_key(key, &[Probe::Address(to)]));
+    if is_internet { internet_chain(net, &question.from) } else { None }
 }
 
 fn internet_chain(net: &NetworkPlan, zone: &ZoneId) -> Option<String> {

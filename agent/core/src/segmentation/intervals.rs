@@ -91,7 +91,7 @@ pub(super) fn disjoint_nets(nets: &[(IpNet, Value)]) -> Vec<(IpNet, Value)> {
 }
 
 /// `net` without `holes`.
-fn carve(net: IpNet, holes: &[IpNet], pieces: &mut Vec<IpNet>) {
+pub(super) fn carve(net: IpNet, holes: &[IpNet], pieces: &mut Vec<IpNet>) {
     if holes.iter().any(|hole| hole.contains(&net)) {
         return;
     }

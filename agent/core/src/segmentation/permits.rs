@@ -8,7 +8,7 @@ use seimon_board::InterfaceName;
 use seimon_plan::{Permit, PermitTarget, PortSpec, Protocol, Service};
 
 use super::builder::{Builder, begins_with};
-use super::intervals::{Opening, aggregate4, aggregate6, disjoint, disjoint_nets};
+use super::intervals::{Opening, aggregate4, aggregate6, carve, disjoint, disjoint_nets};
 use crate::network_plan::{
     CompileError, Key, KeyPart, KeyType, Mark, REFUSE, Terrain, Value, ZoneGround, goto, via_chain,
 };
@@ -20,14 +20,17 @@ pub(super) const UDP: u8 = 17;
 
 /// Chain for permitted traffic that stays in the school.
 pub(super) const AS_LOCAL: &str = "as_local";
-pub(super) const CLOSED4: &str = "closed4";
-pub(super) const CLOSED6: &str = "closed6";
+/// What an open zone's internet is, one set a family.
+pub(super) const INTERNET: [&str; 2] = ["internet4", "internet6"];
 pub(super) const PERMIT: [&str; 2] = ["permit4", "permit6"];
 pub(super) const WIDE_MAP: [&str; 2] = ["wide4", "wide6"];
 pub(super) const ANY: [&str; 2] = ["any4", "any6"];
 pub(super) const PROBE_EXTRA: [&str; 2] = ["probe_extra4", "probe_extra6"];
 
-/// Destinations that an open zone's internet never includes, whatever else is private here.
+/// Where hosts of the internet are: all of IPv4, the global unicast part of IPv6 (RFC 4291, 2.4), and IPv4 behind a
+/// translator (RFC 6052).
+const GLOBAL: [&str; 3] = ["0.0.0.0/0", "2000::/3", "64:ff9b::/96"];
+/// Destinations that an open zone's internet never includes, whatever else is private here (RFC 6890).
 const SPECIAL4: [&str; 10] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
@@ -40,7 +43,6 @@ const SPECIAL4: [&str; 10] = [
     "224.0.0.0/4",
     "240.0.0.0/4",
 ];
-const SPECIAL6: [&str; 5] = ["::/96", "::ffff:0:0/96", "fc00::/7", "fe80::/10", "ff00::/8"];
 
 pub(super) const fn number(protocol: Protocol) -> u8 {
     match protocol {
@@ -175,7 +177,7 @@ pub(super) fn lookups(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<()
         }
     }
     emit(found, builder);
-    closed_destinations(terrain, builder);
+    internet(terrain, builder);
     probe_extra(terrain, builder)
 }
 
@@ -216,42 +218,30 @@ fn emit(found: Lookups, builder: &mut Builder) {
     }
 }
 
-/// What an open zone's internet does not include: everything private, everything of the school, of its lines and of
-/// the hub.
-fn closed_destinations(terrain: &Terrain<'_>, builder: &mut Builder) {
+/// The open zones' internet: nothing private, nothing of the school, of its lines or of the hub.
+///
+/// It is written as what may be reached, not as what may not: the kernel puts a transaction's rules into force a moment
+/// before the elements of its interval sets, so that for this moment such a set is empty. What is looked up must then be
+/// refused.
+fn internet(terrain: &Terrain<'_>, builder: &mut Builder) {
     let plan = terrain.plan;
-    let hub = plan.hub.iter().flat_map(|hub| hub.prefixes.iter());
-    let (mut four, mut six): (Vec<Ipv4Net>, Vec<Ipv6Net>) = Default::default();
-    for prefix in hub {
-        match prefix {
-            IpNet::V4(net) => four.push(net.trunc()),
-            IpNet::V6(net) => six.push(net.trunc()),
-        }
-    }
-    four.extend(SPECIAL4.iter().filter_map(|net| net.parse::<Ipv4Net>().ok()));
-    four.extend(terrain.zone_nets4().chain(plan.lines.values().filter_map(|l| l.ipv4).map(|n| n.trunc())));
-    four.push(plan.inside.ipv4.trunc());
-    six.extend(SPECIAL6.iter().filter_map(|net| net.parse::<Ipv6Net>().ok()));
-    six.extend(terrain.zone_nets6().chain(plan.lines.values().filter_map(|l| l.ipv6).map(|n| n.trunc())));
-    six.push(plan.inside.ipv6.trunc());
-    let four = aggregate4(four).into_iter().map(|net| Key(vec![KeyPart::Ipv4Prefix(net)]));
-    let six = aggregate6(six).into_iter().map(|net| Key(vec![KeyPart::Ipv6Prefix(net)]));
-    builder.interval_set(CLOSED4, &[KeyType::Ipv4], four.collect());
-    builder.interval_set(CLOSED6, &[KeyType::Ipv6], six.collect());
+    let mut holes: Vec<IpNet> =
+        plan.hub.iter().flat_map(|hub| hub.prefixes.iter()).map(IpNet::trunc).collect();
+    holes.extend(SPECIAL4.iter().filter_map(|net| net.parse::<IpNet>().ok()));
+    holes.extend(terrain.zone_nets4().map(IpNet::V4).chain(terrain.zone_nets6().map(IpNet::V6)));
+    let lines = plan.lines.values();
+    holes.extend(lines.clone().filter_map(|line| line.ipv4).map(|net| IpNet::V4(net.trunc())));
+    holes.extend(lines.filter_map(|line| line.ipv6).map(|net| IpNet::V6(net.trunc())));
+    holes.extend([IpNet::V4(plan.inside.ipv4.trunc()), IpNet::V6(plan.inside.ipv6.trunc())]);
+    emit_without(builder, INTERNET, GLOBAL.iter().filter_map(|net| net.parse().ok()).collect(), &holes);
 }
 
-/// The destinations of one open zone that want a closer look: what its internet does not include, and whatever it is
-/// permitted by prefix.
-pub(super) fn not_simply_internet(builder: &mut Builder, zone: &ZoneGround<'_>, family: usize, name: &str) {
-    let closed = builder.set_keys(if family == 0 { CLOSED4 } else { CLOSED6 });
-    let permitted = [WIDE_MAP[family], ANY[family]].into_iter().flat_map(|map| builder.map_keys(map));
-    let permitted = permitted.filter(|key| begins_with(key, &zone.bridge));
-    let parts = closed.chain(permitted).flat_map(|key| key.0.iter());
-    let (mut four, mut six): (Vec<Ipv4Net>, Vec<Ipv6Net>) = Default::default();
-    for part in parts {
-        match part {
-            KeyPart::Ipv4Prefix(net) => four.push(*net),
-            KeyPart::Ipv6Prefix(net) => six.push(*net),
+/// The destinations of one open zone that are simply internet: no permit by prefix says anything else of them.
+pub(super) fn simply_internet(builder: &mut Builder, zone: &ZoneGround<'_>, names: [&str; 2]) {
+    let prefixes = |key: &Key| {
+        key.0.iter().find_map(|part| match part {
+            KeyPart::Ipv4Prefix(net) => Some(IpNet::V4(*net)),
+            KeyPart::Ipv6Prefix(net) => Some(IpNet::V6(*net)),
             KeyPart::Ifname(_)
             | KeyPart::Ipv4(_)
             | KeyPart::Ipv6(_)
@@ -259,12 +249,32 @@ pub(super) fn not_simply_internet(builder: &mut Builder, zone: &ZoneGround<'_>, 
             | KeyPart::Proto(_)
             | KeyPart::Port(_)
             | KeyPart::PortRange(..)
-            | KeyPart::Mark(_) => {}
+            | KeyPart::Mark(_) => None,
+        })
+    };
+    let internet = INTERNET.iter().flat_map(|set| builder.set_keys(set)).filter_map(prefixes).collect();
+    let maps = WIDE_MAP.iter().chain(&ANY).flat_map(|map| builder.map_keys(map));
+    let holes: Vec<IpNet> = maps.filter(|key| begins_with(key, &zone.bridge)).filter_map(prefixes).collect();
+    emit_without(builder, names, internet, &holes);
+}
+
+/// One set a family, of these prefixes without the holes.
+fn emit_without(builder: &mut Builder, names: [&str; 2], nets: Vec<IpNet>, holes: &[IpNet]) {
+    let (mut four, mut six): (Vec<Ipv4Net>, Vec<Ipv6Net>) = Default::default();
+    for net in nets {
+        let mut pieces = Vec::new();
+        carve(net, holes, &mut pieces);
+        for piece in pieces {
+            match piece {
+                IpNet::V4(net) => four.push(net),
+                IpNet::V6(net) => six.push(net),
+            }
         }
     }
     let four = aggregate4(four).into_iter().map(|net| Key(vec![KeyPart::Ipv4Prefix(net)]));
     let six = aggregate6(six).into_iter().map(|net| Key(vec![KeyPart::Ipv6Prefix(net)]));
-    builder.interval_set(name, &[ADDRESS[family]], four.chain(six).collect());
+    builder.interval_set(names[0], &[KeyType::Ipv4], four.collect());
+    builder.interval_set(names[1], &[KeyType::Ipv6], six.collect());
 }
 
 /// What probe hosts reach besides their zone's permits: the echo service, and the resolvers of their path.

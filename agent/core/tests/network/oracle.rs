@@ -250,6 +250,12 @@ impl Town<'_> {
         let lines = self.plan.lines.values();
         let lines = lines.flat_map(|line| [line.ipv4.map(IpNet::V4), line.ipv6.map(IpNet::V6)]).flatten();
         let hub = self.plan.hub.iter().flat_map(|hub| hub.prefixes.iter().copied());
+        if let IpAddr::V6(to) = to
+            && to.segments()[0] >> 13 != 1
+            && to.segments()[..6] != [0x64, 0xff9b, 0, 0, 0, 0]
+        {
+            return true;
+        }
         PRIVATE
             .iter()
             .map(|net| net.parse().unwrap())

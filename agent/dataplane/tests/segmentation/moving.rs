@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -152,6 +153,46 @@ fn nothing_is_forwarded_under_lockdown_and_flows_go_on_after_it() -> Result<()> 
 #[test]
 fn nothing_is_forwarded_after_a_foreign_flush_and_flows_go_on_after_its_repair() -> Result<()> {
     in_namespaces(|| shut_and_open(|_| sh("gw", "nft flush ruleset").map(drop)))
+}
+
+/// What a transaction puts into force, it does not put into force all at once: an open zone's guest tries all the time.
+#[test]
+fn nothing_private_is_reached_while_the_table_is_made_anew() -> Result<()> {
+    const PRIVATE: &str = "10.66.0.10";
+    in_namespaces(|| {
+        let mut world = World::raise(schools::six_zones()?)?;
+        let over = AtomicBool::new(false);
+        let tries = std::thread::scope(|scope| -> Result<u64> {
+            let guest = scope.spawn(|| {
+                inside("guest", || {
+                    let to: SocketAddr = (PRIVATE.parse::<IpAddr>()?, 7000).into();
+                    let mut tries = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+                        for _ in 0..64 {
+                            // A refusal of the packet before is told here.
+                            tries += u64::from(socket.send_to(b"?", to).is_ok());
+                        }
+                    }
+                    Ok(tries)
+                })
+            });
+            let made_anew: Result<()> = (0..25).try_for_each(|_| {
+                sh("gw", "nft flush ruleset")?;
+                world.converge()
+            });
+            over.store(true, Ordering::Relaxed);
+            let tries = guest.join().map_err(|_| anyhow::anyhow!("the guest panicked"))??;
+            made_anew.map(|()| tries)
+        })?;
+        ensure!(tries > 10_000, "the guest tried {tries} times only");
+        let private: IpAddr = PRIVATE.parse()?;
+        for line in ["carrier", "internet"] {
+            let arrived = world.arrived(line)?;
+            ensure!(!arrived.iter().any(|(_, to)| *to == private), "{line}: {arrived:?}");
+        }
+        Ok(())
+    })
 }
 
 #[test]

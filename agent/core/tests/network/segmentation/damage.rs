@@ -15,11 +15,11 @@ type Damage = fn(&mut NetworkPlan) -> bool;
 const DAMAGES: [(&str, Damage); 12] = [
     ("zones do not look at IPv4 sources", |net| cut(net, "zone4_", "ip saddr !=")),
     ("zones do not look at IPv6 sources", |net| cut(net, "zone6_", "ip6 saddr !=")),
-    ("open zones reach what is private", |net| cut(net, "near4_", "@closed4")),
+    ("open zones reach what is private", |net| rewrite(net, "look4_", "ip daddr @internet4 goto", "goto")),
     ("clients do not keep their path", |net| cut(net, "zg_", "@aff_")),
     ("a log-in over IPv4 goes on over IPv6", |net| cut(net, "zg_", "@twin6")),
     ("probe hosts are not pinned", |net| cut(net, "probe4_", "ct mark set")),
-    ("a probe host reaches the hub over another path", |net| cut(net, "probe4_", "ip daddr {")),
+    ("a probe host reaches the hub over another path", |net| cut(net, "probe4_", "ip daddr 1")),
     ("named services do not become their real addresses", |net| cut(net, "to_real", "dnat ip to")),
     ("the bits of others are lost", |net| {
         rewrite(net, "use_", "ct mark set ct mark & 0xfff00000", "ct mark set ct mark & 0x00000000")
