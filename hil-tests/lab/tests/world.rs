@@ -141,7 +141,14 @@ fn every_kind_of_load_runs_through_the_town_and_is_seen_by_the_servers() {
     assert!(total(&world, "wan.carrier.forwarded") > 100.0);
     assert_eq!(total(&world, "wan.internet.inside"), 0.0);
     assert_eq!(total(&world, "wan.internet.tx.zone_addresses"), 0.0, "the static gateway masquerades");
+    assert_eq!(total(&world, "leak.affairs.printers"), 0.0, "permitted");
     assert_eq!(total(&world, "leak.printers.affairs"), 0.0, "answers to permitted flows are no leak");
+    // The static gateway lets pupils reach the printer's raw port, which no plan permits.
+    let raw = LoadSpec { service: Some("printer".into()), ..load("raw", "learning", Kind::Connect) };
+    world.start_load(raw).unwrap();
+    until(&world, "raw.ok", 2.0, Duration::from_secs(5));
+    until(&world, "leak.learning.printers", 2.0, Duration::from_secs(5));
+    until(&world, "leak.printers.learning", 2.0, Duration::from_secs(5));
     assert!(world.series("pupils").iter().any(|bucket| bucket.by_path.contains_key("direct")));
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::packet::{self, Seen};
-use super::{Counts, Point, lock};
+use super::{CLIENT_DSCP, Counts, Point, lock};
 use crate::nodes::enter;
 use crate::wire::packet_socket::{Batch, PacketSocket, Sees};
 
@@ -141,6 +141,10 @@ fn listen(
                     continue;
                 }
                 to_zone.add_seen(&seen);
+                // A refusal bears the refused one's address, and is the gateway's.
+                if seen.dscp != CLIENT_DSCP {
+                    continue;
+                }
                 for (zone, point) in others.iter().filter(|(zone, _)| zone.holds(seen.source)) {
                     if !lock(permitted).iter().any(|flow| flow.covers(zone.name, here, &seen)) {
                         point.add(now, &Counts { leaked: 1, ..Counts::default() });

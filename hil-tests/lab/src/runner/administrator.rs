@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use seimon_board::Board;
 
 use super::permits::between_zones;
@@ -26,11 +26,8 @@ pub(super) fn command(world: &World, scenario: &Scenario, event: &EventSpec) -> 
                 .map(|t| t.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
                 .unwrap_or_default();
             let text = plan_text(file, &scenario.file, &[&scenario.plan.set, &own])?;
-            let path = gateway
-                .control_socket()
-                .parent()
-                .map(|dir| dir.join(format!("{}.toml", event.id)))
-                .context("the gateway has no folder")?;
+            // Beside the plan it replaces: files that it names are there.
+            let path = gateway.directory().join(format!("{}.toml", event.id));
             std::fs::write(&path, &text)?;
             apply(world, &text, || gateway.ctl(&["apply", &path.display().to_string()]))?
         }

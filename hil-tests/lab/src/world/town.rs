@@ -75,13 +75,14 @@ pub(crate) fn zones() -> [Zone; 3] {
     ]
 }
 
-/// What the static gateway lets through; an agent's plan brings its own.
+/// As in the shipped plan, for towns without an agent; a scenario's plan brings its own.
 fn permitted() -> Vec<PermittedFlow> {
-    let ports = [9100, 631].map(|port| Ports { protocol: 6, first: port, last: port });
-    ["affairs", "learning"]
+    [("affairs", 9100), ("affairs", 631), ("learning", 631)]
         .into_iter()
-        .flat_map(|from| ports.map(|ports| (from, ports)))
-        .map(|(from, ports)| PermittedFlow { from: from.into(), to: "printers".into(), ports: Some(ports) })
+        .map(|(from, port)| {
+            let ports = Ports { protocol: 6, first: port, last: port };
+            PermittedFlow { from: from.into(), to: "printers".into(), ports: Some(ports) }
+        })
         .collect()
 }
 
