@@ -1,0 +1,216 @@
+//! The targets. Each says what must hold besides not panicking.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::OnceLock;
+
+use seimon_board::Instant;
+use seimon_core::migration::{
+    Action, BootId, Checkpoint, ClockTrust, Config, Event, Machine, Mechanisms, View, WindowState,
+};
+use seimon_core::network_plan::{Allocation, Generation, PathChoice, compile};
+use seimon_ipc::resolver::{FromResolver, ToResolver, Transport};
+use seimon_ipc::{control, echo, frame, probe};
+use seimon_journal::{Disk as _, Journal};
+use seimon_plan::{ZoneId, parse_bytes};
+use seimon_resolver::names::{Action as Dns, How, Limits, NoAnswer, Resolver, Without, upstream};
+use seimon_sim::disk::Disk;
+use seimon_sim::town::{Town, TownKind};
+
+use crate::seeds;
+
+/// The simulation's town with two lines.
+pub fn town() -> Option<&'static Town> {
+    static TOWN: OnceLock<Option<Town>> = OnceLock::new();
+    TOWN.get_or_init(|| Town::build(TownKind::TwoLines).ok()).as_ref()
+}
+
+/// Any bytes as a plan: errors that can be read, or a plan that can be compiled (or says why not).
+pub fn plan(bytes: &[u8]) {
+    let Some(town) = town() else { return };
+    match parse_bytes(bytes, "fuzz.toml", town.plan.board()) {
+        Err(errors) => assert!(!errors.to_string().is_empty(), "an error without a word"),
+        Ok(plan) => {
+            let Ok(allocation) = Allocation::default().extend(&plan) else { return };
+            let choices = plan
+                .routes()
+                .iter()
+                .filter_map(|route| {
+                    let first = PathChoice::On(route.paths.first()?.clone());
+                    Some(((route.zone.clone(), route.group.clone()), first))
+                })
+                .collect();
+            // Either way is good: what counts is that it comes back.
+            compile(&plan, &allocation, &choices, None, Generation(1)).ok();
+        }
+    }
+}
+
+/// Any bytes as a checkpoint: a machine that goes on, or rests; and what was read can be written and read again.
+pub fn checkpoint(bytes: &[u8]) {
+    let Ok(checkpoint) = serde_json::from_slice::<Checkpoint>(bytes) else { return };
+    if let Ok(text) = serde_json::to_vec(&checkpoint) {
+        let again = serde_json::from_slice::<Checkpoint>(&text);
+        assert!(again.is_ok_and(|again| again == checkpoint), "does not read as it was written");
+    }
+    let Some(town) = town() else { return };
+    let Some(route) = town.plan.routes().first() else { return };
+    let config = Config::from_plan(&town.plan, route, Mechanisms::default());
+    let view = View {
+        window: WindowState::Open,
+        clock: ClockTrust::Trusted,
+        paths: std::collections::BTreeMap::new(),
+        boot: BootId("boot-2".into()),
+        wall_ms: 0,
+    };
+    let now = Instant::from_millis(5_000);
+    let restored = Machine::restore_or_rest(config, &checkpoint, &view, now);
+    let Some((mut machine, _)) = restored else { panic!("a group without a machine") };
+    assert!(route.paths.contains(machine.current()), "a path outside the route: {}", machine.current());
+    let mut at = now;
+    for _ in 0..200 {
+        while let Some(action) = machine.poll_action() {
+            let event = if let Action::WriteCheckpoint { id, .. } = action {
+                Some(Event::CheckpointDurable { id })
+            } else if let Action::SetCurrent { id, path, .. } = action {
+                assert!(route.paths.contains(&path), "a path outside the route: {path}");
+                Some(Event::ChangeInForce { id })
+            } else {
+                None
+            };
+            if let Some(event) = event {
+                machine.handle_event(event, &view, at);
+            }
+        }
+        let Some((next, _)) = machine.poll_timeout() else { return };
+        assert!(next > at, "the driver would spin");
+        at = next;
+        machine.handle_timeout(&view, at);
+    }
+}
+
+/// The first byte says which way the message comes: from a client, or as the answer to a question of ours.
+pub fn dns(bytes: &[u8]) {
+    let Some((&way, message)) = bytes.split_first() else { return };
+    let now = Instant::from_millis(5_000);
+    let Ok(zone) = ZoneId::new(if way & 1 == 0 { "affairs" } else { "learning" }) else { return };
+    let transport = if way & 2 == 0 { Transport::Udp } else { Transport::Tcp };
+    let mut resolver = Resolver::new(Limits::default(), Without::default());
+    if let Some(config) = seeds::resolver_config() {
+        resolver.handle_agent(ToResolver::Configure(config), now);
+    }
+    let mut answers = 0;
+    let mut asked = Vec::new();
+    let mut drain = |resolver: &mut Resolver, asked: &mut Vec<_>| {
+        while let Some(action) = resolver.poll_action() {
+            match action {
+                Dns::Answer { message, .. } => {
+                    answers += 1;
+                    assert!(transport == Transport::Tcp || message.len() <= 65_535);
+                }
+                Dns::Ask(ask) => asked.push(ask),
+                Dns::Tell(FromResolver::Bind { token, ipv4, .. }) => {
+                    assert!(ipv4 != Some(Ipv4Addr::UNSPECIFIED), "a name at no address");
+                    resolver.handle_agent(ToResolver::InForce { token }, now);
+                }
+                Dns::Tell(FromResolver::Hello { .. } | FromResolver::Stats(_)) => {}
+            }
+        }
+    };
+    drain(&mut resolver, &mut asked);
+    if way & 4 == 0 {
+        let client = IpAddr::from([10, 20, 1, 100]);
+        let query = resolver.handle_query(&zone, client, transport, message, now);
+        drain(&mut resolver, &mut asked);
+        resolver.handle_timeout(now + std::time::Duration::from_secs(5));
+        drain(&mut resolver, &mut asked);
+        assert!(query.is_none() || answers == 1, "{answers} answers to one question");
+        return;
+    }
+    for ask in asked.into_iter().take(4) {
+        let mut sent = ask.message.clone();
+        upstream::set_id(&mut sent, 0x1234);
+        // What a liar near us can do: it has seen our question.
+        let mut received = message.to_vec();
+        upstream::set_id(&mut received, 0x1234);
+        let judged = match ask.how {
+            How::Own => upstream::judge(&sent, &received),
+            How::Raw(_) => upstream::judge_raw(&sent, &received),
+        };
+        let outcome = match judged {
+            upstream::Received::Answer => Ok(received),
+            upstream::Received::Ignore
+            | upstream::Received::CaseLost
+            | upstream::Received::Truncated
+            | upstream::Received::Plainer
+            | upstream::Received::Ill => Err(NoAnswer::Ill),
+        };
+        resolver.handle_upstream(ask.job, outcome, now);
+        while resolver.poll_action().is_some() {}
+    }
+}
+
+/// Lines as they come to the agent's control socket.
+pub fn control(bytes: &[u8]) {
+    let mut lines = frame::LineBuffer::default();
+    for part in bytes.chunks(7) {
+        lines.push(part);
+        while let Ok(Some(line)) = lines.next_line() {
+            let Ok(request) = frame::decode::<control::Request>(&line) else { continue };
+            round_trip(&request);
+        }
+    }
+}
+
+/// What the unprivileged processes may send to the privileged one, and the other way round; and echoes from the network.
+pub fn frames(bytes: &[u8]) {
+    let mut lines = frame::LineBuffer::default();
+    lines.push(bytes);
+    while let Ok(Some(line)) = lines.next_line() {
+        if let Ok(message) = frame::decode::<probe::FromProbe>(&line) {
+            round_trip(&message);
+        }
+        if let Ok(message) = frame::decode::<probe::ToProbe>(&line) {
+            round_trip(&message);
+        }
+        if let Ok(message) = frame::decode::<FromResolver>(&line) {
+            round_trip(&message);
+        }
+        if let Ok(message) = frame::decode::<ToResolver>(&line) {
+            round_trip(&message);
+        }
+    }
+    let seen = std::net::SocketAddr::from(([192, 0, 2, 2], 7));
+    echo::parse_answer(bytes);
+    if let Some(answer) = echo::answer_to(bytes, seen) {
+        assert!(answer.len() <= bytes.len().max(echo::ANSWER_LEN), "an amplifier");
+        assert_eq!(echo::parse_answer(&answer).map(|(_, seen)| seen), Some(seen));
+    }
+}
+
+fn round_trip<M>(message: &M)
+where
+    M: serde::Serialize + serde::de::DeserializeOwned + PartialEq,
+{
+    let Ok(mut line) = frame::encode(message) else { return };
+    assert_eq!(line.pop(), Some(b'\n'));
+    assert!(!line.contains(&b'\n'), "a message of two lines");
+    assert!(frame::decode::<M>(&line).is_ok_and(|again| again == *message), "does not read as it was written");
+}
+
+/// Any bytes as the file of the journal: what is good is used, and then the file is whole.
+pub fn journal(bytes: &[u8]) {
+    let mut disk = Disk::default();
+    let made = disk.create("journal").and_then(|()| disk.append("journal", bytes));
+    if made.and_then(|()| disk.sync("journal")).and_then(|()| disk.sync_folder()).is_err() {
+        return;
+    }
+    let Ok(opened) = Journal::salvage_on(disk.clone(), "sim") else { return };
+    let first: Vec<Vec<u8>> = opened.records.into_iter().map(|record| record.payload).collect();
+    let mut journal = opened.journal;
+    let added = journal.append(1, b"one more").is_ok();
+    drop(journal);
+    let Ok(again) = Journal::salvage_on(disk, "sim") else { panic!("opened once and not again") };
+    let second: Vec<Vec<u8>> = again.records.into_iter().map(|record| record.payload).collect();
+    assert_eq!(second.len(), first.len() + usize::from(added), "records lost or made up");
+    assert!(second.starts_with(&first), "records changed");
+}

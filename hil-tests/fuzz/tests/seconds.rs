@@ -1,0 +1,55 @@
+//! Every target for a moment, and on everything that was once found.
+
+use std::path::Path;
+use std::time::Duration;
+
+use seimon_fuzz::{TARGETS, mutate};
+
+#[test]
+fn every_target_takes_its_seeds_and_what_can_be_made_of_them() {
+    for target in TARGETS {
+        assert!(!(target.seeds)().is_empty(), "{target:?}");
+        let count = mutate::fuzz(target, 1, Duration::from_secs(1));
+        assert!(count > 30, "{target:?}: {count}");
+    }
+}
+
+#[test]
+fn what_was_once_found_stays_repaired() {
+    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("found");
+    for target in TARGETS {
+        let Ok(files) = std::fs::read_dir(found.join(target.name)) else { continue };
+        for file in files {
+            (target.run)(&std::fs::read(file.unwrap().path()).unwrap());
+        }
+    }
+}
+
+/// A fuzzer that cannot find a thing is none.
+#[test]
+fn a_target_that_panics_on_some_input_is_found_out() {
+    fn fragile(bytes: &[u8]) {
+        assert!(bytes.len() < 8 || bytes.is_ascii(), "found");
+    }
+    fn seeds() -> Vec<Vec<u8>> {
+        vec![b"some words to begin with".to_vec()]
+    }
+    let target = seimon_fuzz::Target { name: "fragile", run: fragile, seeds };
+    let found = std::panic::catch_unwind(|| mutate::fuzz(target, 1, Duration::from_secs(5)));
+    assert!(found.is_err());
+}
+
+#[test]
+fn seeds_are_good_inputs() {
+    let checkpoints = seimon_fuzz::seeds::checkpoint();
+    let good = checkpoints
+        .iter()
+        .filter(|bytes| serde_json::from_slice::<seimon_core::migration::Checkpoint>(bytes).is_ok())
+        .count();
+    assert_eq!(good, checkpoints.len());
+    let town = seimon_fuzz::targets::town().unwrap();
+    let plans = seimon_fuzz::seeds::plan();
+    let good = plans.iter().filter(|b| seimon_plan::parse_bytes(b, "seed", town.plan.board()).is_ok()).count();
+    assert!(good >= 2, "{good} of {}", plans.len());
+    assert!(seimon_fuzz::seeds::resolver_config().is_some_and(|config| !config.paths.is_empty()));
+}

@@ -1,0 +1,104 @@
+//! Users: log-ins that are many short connections, as browsers make them.
+
+use seimon_board::MacAddress;
+use seimon_core::health::Stage;
+use seimon_core::migration::ZoneGroup;
+use seimon_plan::{ServiceId, ValidSitePlan};
+
+use crate::border;
+use crate::dice::Dice;
+use crate::ground::Ground;
+use crate::kernel::Way;
+use crate::town::Town;
+
+/// Of each zone and group, every day and in a rush.
+const USUAL: usize = 3;
+const IN_A_RUSH: usize = 8;
+
+#[derive(Debug)]
+struct Client {
+    mac: MacAddress,
+    zone_group: ZoneGroup,
+    service: Option<ServiceId>,
+    only_in_a_rush: bool,
+    next: u64,
+    session: u64,
+    until: u64,
+}
+
+#[derive(Debug)]
+pub struct People {
+    clients: Vec<Client>,
+    dice: Dice,
+    last_session: u64,
+    pub rush_until: u64,
+}
+
+impl People {
+    pub fn new(town: &Town, mut dice: Dice) -> Self {
+        let mut clients = Vec::new();
+        let mut number = 0_u8;
+        for route in town.plan.routes() {
+            let zone_group = ZoneGroup { zone: route.zone.clone(), group: route.group.clone() };
+            let services = town.plan.group_services(&route.group);
+            let service = services.filter(|(_, spec)| spec.health.is_some()).map(|(id, _)| id.clone()).next();
+            for n in 0..IN_A_RUSH {
+                number = number.wrapping_add(1);
+                clients.push(Client {
+                    mac: MacAddress([2, 0, 0, 0, 1, number]),
+                    zone_group: zone_group.clone(),
+                    service: service.clone(),
+                    only_in_a_rush: n >= USUAL,
+                    next: dice.between(1_000, 5_000),
+                    session: 0,
+                    until: 0,
+                });
+            }
+        }
+        Self { clients, dice, last_session: 0, rush_until: 0 }
+    }
+
+    pub fn turn(&mut self, ground: &mut Ground<'_, '_>) {
+        let now = ground.now;
+        for client in &mut self.clients {
+            if client.next > now || (client.only_in_a_rush && self.rush_until <= now) {
+                continue;
+            }
+            if client.until <= now {
+                ground.reference.ended(client.session);
+                self.last_session += 1;
+                client.session = self.last_session;
+                client.until = now + self.dice.between(15_000, 90_000);
+                // Some time between two log-ins, longer than the gateway remembers the one before.
+                if client.session > 1 && self.dice.one_in(2) {
+                    client.next = now + crate::town::IDLE_MS + self.dice.between(1_000, 5_000);
+                    continue;
+                }
+            }
+            client.next = now + self.dice.between(700, 2_500);
+            request(client, ground);
+        }
+    }
+}
+
+fn request(client: &Client, ground: &mut Ground<'_, '_>) {
+    let Some(to) = border::destination(ground.town, &client.zone_group) else { return };
+    let zone = &client.zone_group.zone;
+    let way = ground.kernel.begin(&mut ground.lore.memory, zone, client.mac, to);
+    let Way::Out { path, to: real, .. } = way else { return };
+    let Some(path) = border::path_of(ground.town, path) else { return };
+    let outcome = match &client.service {
+        Some(service) => ground.world.ask(&path, service, real).1,
+        None if ground.world.passes(&path) => Ok(()),
+        None => Err(Stage::Tcp),
+    };
+    let group = client.zone_group.group.clone();
+    let count = ground.flows.entry((zone.clone(), group.clone(), path.clone())).or_default();
+    count.total += 1;
+    count.answered += u64::from(outcome != Err(Stage::Tcp));
+    // What has no log-in cannot lose it.
+    if outcome.is_ok() && !ValidSitePlan::is_internet(&group) {
+        let who = (zone.as_str(), group.as_str());
+        ground.reference.served(ground.now, client.session, who, path.as_str());
+    }
+}
