@@ -1,5 +1,6 @@
 //! What a browser does for one request: name, connection (IPv6 first), TLS, request, answer.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,6 +19,10 @@ use crate::world::town::Device;
 
 /// How long IPv6 has before IPv4 is tried as well (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
+
+/// The same where that address has answered before: history counts (RFC 8305 sections 5 and 8). A busy machine would else
+/// turn people to IPv4 in the middle of a log-in, which a service that ties log-ins to addresses takes for a stranger.
+const HEAD_START_KNOWN: Duration = Duration::from_secs(1);
 
 /// Whom a load talks to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +70,8 @@ pub(crate) struct Browser {
     pub(crate) dial: Dial,
     pub(crate) stub: Stub,
     pub(crate) tls: Arc<ClientConfig>,
+    /// IPv6 addresses that have answered.
+    pub(crate) answered: BTreeSet<IpAddr>,
 }
 
 /// A connection with or without TLS.
@@ -94,6 +101,12 @@ impl Browser {
             (Dial::First, Some(first)) => self.open(*first, target.port).await,
             (Dial::Race, _) | (Dial::First, None) => self.race(&addresses, target.port).await,
         };
+        if let Ok(stream) = &connected
+            && let Ok(peer) = stream.peer_addr()
+            && peer.is_ipv6()
+        {
+            self.answered.insert(peer.ip());
+        }
         if connected.is_err()
             && let Host::Name(name) = &target.host
         {
@@ -108,13 +121,15 @@ impl Browser {
         let v6 = first(true).filter(|_| self.device.v6.is_some());
         match (v6, first(false)) {
             (Some(six), Some(four)) => {
+                let known = self.answered.contains(&six);
+                let head_start = if known { HEAD_START_KNOWN } else { HEAD_START };
                 let mut six = std::pin::pin!(self.open(six, port));
                 tokio::select! {
                     connected = &mut six => match connected {
                         Ok(stream) => Ok(stream),
                         Err(_) => self.open(four, port).await,
                     },
-                    () = tokio::time::sleep(HEAD_START) => {
+                    () = tokio::time::sleep(head_start) => {
                         let mut four = std::pin::pin!(self.open(four, port));
                         tokio::select! {
                             connected = &mut six => match connected {

@@ -8,7 +8,7 @@ mod shift;
 pub mod spec;
 mod stub;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +81,7 @@ impl Load {
                     dial: spec.dial,
                     stub: stub::Stub::default(),
                     tls: authority.client()?,
+                    answered: BTreeSet::new(),
                 },
                 recorder: Arc::clone(&recorder),
                 stop: stopped.clone(),
