@@ -4,6 +4,7 @@
 //! SitePlan ─┬─ site, inside                      here
 //!           ├─ zones, services, permits          access
 //!           ├─ lines, paths, hub, echo, gateway  paths
+//!           ├─ a path's tunnel                   wireguard
 //!           ├─ dns                               names
 //!           └─ migration                         migration
 //! ```
@@ -16,6 +17,7 @@ mod paths;
 mod text;
 
 use std::collections::BTreeMap;
+mod wireguard;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
@@ -25,7 +27,6 @@ pub use access::{HealthCheck, Internet, Permit, PermitTarget, PortSpec, Protocol
 pub use identifiers::{
     GroupId, INTERNET_GROUP, InvalidIdentifier, LineId, PathId, ServiceId, SiteId, ZoneId,
 };
-pub use migration::{Freeze, Migration, MigrationRoute, Thresholds, Times, Weekday, Window};
 pub use names::{Dns, ForwardZone};
 pub use paths::{Echo, Gateway, Hub, Line, Nat4, Path, PathIpv6, PathKind, Wireguard};
 pub use text::{InvalidText, PlanDuration};
@@ -35,6 +36,7 @@ pub use text::{InvalidText, PlanDuration};
 #[serde(deny_unknown_fields)]
 pub struct SitePlan {
     /// Format of this file: 1.
+pub use wireguard::{Endpoint, InvalidWireguard, Wireguard, WireguardKey};
     pub version: u32,
     /// Which school, on which board.
     pub site: Site,

@@ -21,6 +21,7 @@ mod ruleset;
 mod sketch;
 mod terrain;
 mod transaction;
+mod tunnel;
 mod verify;
 
 pub use allocation::{Allocation, AllocationError, ProbeHost};
@@ -33,7 +34,7 @@ pub use elements::{current_element, gateway_element, real_elements, twin_element
 pub use fingerprint::key_type_text;
 pub use link::{Address, IpRule, Link, LinkKind, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
 pub use mark::{Mark, PathIndex, ZONES_TABLE, ZoneGroupIndex};
-pub use naming::bridge_name;
+pub use naming::{bridge_name, tunnel_name};
 pub use render::{lockdown, render, render_replacement};
 pub use ruleset::{
     Chain, ChainKind, Element, Family, Hook, Key, KeyPart, KeyType, Map, Name, Rule, Ruleset, Set, Value,
@@ -47,8 +48,12 @@ pub(crate) use terrain::{PathGround, RouteGround, Terrain, ZoneGround};
 
 pub use transaction::nft_diff;
 pub use verify::{Discrepancy, verify};
+pub use tunnel::{Peer, PeerState, Tunnel, TunnelState};
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use seimon_board::InterfaceName;
 
 /// Number of a network plan; a child's is greater than its parent's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -61,9 +66,12 @@ pub struct NetworkPlan {
     pub generation: Generation,
     pub parent: Option<Generation>,
     pub allocation: Allocation,
-    /// Bridges, veth pairs and their members, in the order in which they can be made.
+    /// Bridges and their members, veth pairs, tunnels, in the order in which they can be made.
     pub links: Vec<Link>,
     pub addresses: Vec<Address>,
+    /// How tunnels among the links are configured.
+    #[serde(default)]
+    pub tunnels: BTreeMap<InterfaceName, Tunnel>,
     pub routes: Vec<Route>,
     pub rules: Vec<IpRule>,
     pub sysctls: Vec<Sysctl>,

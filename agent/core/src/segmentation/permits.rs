@@ -233,6 +233,7 @@ fn internet(terrain: &Terrain<'_>, builder: &mut Builder) {
     holes.extend(lines.clone().filter_map(|line| line.ipv4).map(|net| IpNet::V4(net.trunc())));
     holes.extend(lines.filter_map(|line| line.ipv6).map(|net| IpNet::V6(net.trunc())));
     holes.extend([IpNet::V4(plan.inside.ipv4.trunc()), IpNet::V6(plan.inside.ipv6.trunc())]);
+    holes.extend(terrain.tunnel_nets());
     emit_without(builder, INTERNET, GLOBAL.iter().filter_map(|net| net.parse().ok()).collect(), &holes);
 }
 

@@ -1,13 +1,12 @@
 //! Lines, the paths over them, and what is bound to one path: the town hall, the gateway's own traffic.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LineId, PathId, PlanDuration, Prefix, ZoneId};
+use super::{LineId, PathId, Prefix, Wireguard, ZoneId};
 
 /// A physical access: one port with fixed addresses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
