@@ -53,6 +53,8 @@ impl LivenessConfig {
 const FIRST_VERDICT: u32 = 3;
 /// Results that the loss share is taken over: a minute at five a second.
 const LOSS_RESULTS: usize = 300;
+/// Results that make a share: ten seconds at five a second. One packet lost of fewer would look like a bad line.
+const LOSS_LEAST: usize = 50;
 /// About a minute: not every packet is measured.
 const ROUND_TRIPS: usize = 16;
 
@@ -102,9 +104,9 @@ impl PathLiveness {
         self.held_until
     }
 
-    /// Share of recent packets lost (0 to 1) over at most a minute; `None` before the first ten.
+    /// Share of recent packets lost (0 to 1) over at most a minute; `None` before ten seconds' worth.
     pub fn loss(&self) -> Option<f64> {
-        if self.results.len() < 10 {
+        if self.results.len() < LOSS_LEAST {
             return None;
         }
         let lost = self.results.iter().filter(|&&r| r == Outcome::Lost).count();

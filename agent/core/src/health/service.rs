@@ -38,7 +38,7 @@ pub struct ServiceFacts {
     pub verdict: ServiceVerdict,
     /// Where the latest check failed, and how; `None` when it succeeded.
     pub failing: Option<(Stage, String)>,
-    /// Median time of recent successful checks.
+    /// Median time of recent successful checks; `None` before the third.
     pub median: Option<Duration>,
     pub last_good: Option<Instant>,
     /// End of the latest check that failed.
@@ -50,6 +50,8 @@ pub struct ServiceFacts {
 }
 
 const LATENCIES: usize = 16;
+/// Times that make a median: of one or two, a single slow check would be it.
+const MEDIAN_LEAST: usize = 3;
 /// Successes in a row after which an ill service is well again.
 const WELL_COUNT: u32 = 2;
 
@@ -125,7 +127,7 @@ impl ServiceHealth {
         ServiceFacts {
             verdict: if fresh { self.verdict } else { ServiceVerdict::Unknown },
             failing: self.failing.clone(),
-            median: sorted.get(sorted.len() / 2).copied(),
+            median: sorted.get(sorted.len() / 2).copied().filter(|_| sorted.len() >= MEDIAN_LEAST),
             last_good: self.last_good,
             last_bad: self.last_bad,
             good_since: self.good_since,
