@@ -15,9 +15,9 @@ mod migration;
 mod names;
 mod paths;
 mod text;
+mod wireguard;
 
 use std::collections::BTreeMap;
-mod wireguard;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
@@ -25,18 +25,21 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{HealthCheck, Internet, Permit, PermitTarget, PortSpec, Protocol, Service, Zone, ZoneRole};
 pub use identifiers::{
-    GroupId, INTERNET_GROUP, InvalidIdentifier, LineId, PathId, ServiceId, SiteId, ZoneId,
+    GroupId, INTERNET_GROUP, InvalidIdentifier, LineId, PathId, RoomId, ServiceId, SiteId, ZoneId,
+};
+pub use migration::{
+    Canary, Freeze, Migration, MigrationRoute, Room, Thresholds, Times, Weekday, Window,
 };
 pub use names::{Dns, ForwardZone};
-pub use paths::{Echo, Gateway, Hub, Line, Nat4, Path, PathIpv6, PathKind, Wireguard};
+pub use paths::{Echo, Egress, Gateway, Hub, Line, Nat4, Path, PathIpv6, PathKind};
 pub use text::{InvalidText, PlanDuration};
+pub use wireguard::{Endpoint, InvalidWireguard, Wireguard, WireguardKey};
 
 /// A whole site plan, as written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SitePlan {
     /// Format of this file: 1.
-pub use wireguard::{Endpoint, InvalidWireguard, Wireguard, WireguardKey};
     pub version: u32,
     /// Which school, on which board.
     pub site: Site,

@@ -30,7 +30,7 @@ pub use change::{
 };
 pub use compile::{CompileError, PathChoice, compile};
 pub use diff::diff;
-pub use elements::{current_element, gateway_element, real_elements, twin_element};
+pub use elements::{canary_element, current_element, gateway_element, real_elements, twin_element};
 pub use fingerprint::key_type_text;
 pub use link::{Address, IpRule, Link, LinkKind, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
 pub use mark::{Mark, PathIndex, ZONES_TABLE, ZoneGroupIndex};
@@ -42,18 +42,19 @@ pub use ruleset::{
 };
 
 pub(crate) use elements::{
-    CURRENT, REAL4, REAL6, REFUSE, TWIN6, affinity_set, gateway_chain, goto, use_chain, via_chain,
+    CANARY, CURRENT, REAL4, REAL6, REFUSE, TWIN6, affinity_set, gateway_chain, goto, pick_chain, use_chain,
+    via_chain,
 };
 pub(crate) use terrain::{PathGround, RouteGround, Terrain, ZoneGround};
 
 pub use transaction::nft_diff;
-pub use verify::{Discrepancy, verify};
 pub use tunnel::{Peer, PeerState, Tunnel, TunnelState};
+pub use verify::{Discrepancy, verify};
 
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use seimon_board::InterfaceName;
+use serde::{Deserialize, Serialize};
 
 /// Number of a network plan; a child's is greater than its parent's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,10 +69,10 @@ pub struct NetworkPlan {
     pub allocation: Allocation,
     /// Bridges and their members, veth pairs, tunnels, in the order in which they can be made.
     pub links: Vec<Link>,
-    pub addresses: Vec<Address>,
     /// How tunnels among the links are configured.
     #[serde(default)]
     pub tunnels: BTreeMap<InterfaceName, Tunnel>,
+    pub addresses: Vec<Address>,
     pub routes: Vec<Route>,
     pub rules: Vec<IpRule>,
     pub sysctls: Vec<Sysctl>,

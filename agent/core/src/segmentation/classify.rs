@@ -391,6 +391,9 @@ fn zone_group(
             format!("{who}: a client that is on path {id} stays there"),
         );
     }
+    if let Some(rule) = super::canary::rule(terrain, route) {
+        chain.rule(rule, format!("{who}: a few try a new path first"));
+    }
     chain
         .rule(format!("ct mark & {:#x} vmap @{CURRENT}", Mark::OURS), format!("{who}: the current path"))
         .rule(format!("goto {REFUSE}"), format!("{who}: no path"));

@@ -100,6 +100,7 @@ const RULES: &[Rule] = &[
     Rule { id: "plan/route-twice", check: migration::route_twice },
     Rule { id: "plan/open-without-internet", check: migration::open_without_internet },
     Rule { id: "plan/listed-with-internet", check: migration::listed_with_internet },
+    Rule { id: "plan/canary", check: migration::canary },
     Rule { id: "plan/threshold", check: migration::thresholds },
     Rule { id: "plan/times", check: migration::times },
     Rule { id: "plan/window", check: calendar::window },
