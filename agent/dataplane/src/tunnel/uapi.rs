@@ -31,39 +31,35 @@ fn unhex(text: &str) -> Option<WireguardKey> {
     Some(WireguardKey(bytes))
 }
 
-/// The request that makes the change. The key comes first: peers need it.
-pub(super) fn set(update: &Update<'_>) -> String {
+/// The requests that make the change, in order: the key first, for peers need it. One peer a request: boringtun 0.7 lets
+/// what is said of a peer (that it is to be removed, say) count for those that follow.
+pub(super) fn set(update: &Update<'_>) -> Vec<String> {
     let Update { private_key, listen_port, mark, remove, put } = update;
-    let mut text = String::from("set=1\n");
-    let mut line = |key: &str, value: &dyn std::fmt::Display| {
-        let _ = writeln!(text, "{key}={value}");
-    };
-    if let Some(key) = private_key {
-        line("private_key", &hex(key.key().as_bytes()));
+    let mut requests = Vec::new();
+    let own = [
+        private_key.map(|key| format!("private_key={}\n", hex(key.key().as_bytes()))),
+        mark.map(|mark| format!("fwmark={mark}\n")),
+        listen_port.map(|port| format!("listen_port={port}\n")),
+    ];
+    let own: String = own.into_iter().flatten().collect();
+    if !own.is_empty() {
+        requests.push(format!("set=1\n{own}\n"));
     }
-    if let Some(mark) = mark {
-        line("fwmark", mark);
-    }
-    if let Some(port) = listen_port {
-        line("listen_port", port);
-    }
-    for peer in remove {
-        line("public_key", &hex(&peer.0));
-        line("remove", &true);
-    }
+    requests.extend(remove.iter().map(|peer| format!("set=1\npublic_key={}\nremove=true\n\n", hex(&peer.0))));
     for (key, peer) in put {
-        line("public_key", &hex(&key.0));
+        let mut text = format!("set=1\npublic_key={}\n", hex(&key.0));
         if let Some(endpoint) = peer.endpoint {
-            line("endpoint", &endpoint);
+            let _ = writeln!(text, "endpoint={endpoint}");
         }
-        line("persistent_keepalive_interval", &peer.keepalive.unwrap_or(0));
-        line("replace_allowed_ips", &true);
+        let _ = writeln!(text, "persistent_keepalive_interval={}", peer.keepalive.unwrap_or(0));
+        text.push_str("replace_allowed_ips=true\n");
         for net in &peer.allowed {
-            line("allowed_ip", net);
+            let _ = writeln!(text, "allowed_ip={net}");
         }
+        text.push('\n');
+        requests.push(text);
     }
-    text.push('\n');
-    text
+    requests
 }
 
 /// What an answer says; `Err`: what is wrong with it. Keys that are not known are passed over.
@@ -119,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_names_the_key_first_and_takes_out_before_it_puts_in() {
+    fn a_change_names_the_key_first_takes_out_before_it_puts_in_and_says_one_peer_a_request() {
         let key = PrivateKey::generate();
         let allowed = BTreeSet::from(["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()]);
         let peer = Peer { endpoint: Some("[2001:db8::1]:51820".parse().unwrap()), allowed, keepalive: None };
@@ -131,15 +127,18 @@ mod tests {
             remove: vec![old],
             put: vec![(new, &peer)],
         };
-        let text = set(&update);
         let secret = hex(key.key().as_bytes());
         let (old, new) = (hex(&old.0), hex(&new.0));
-        let wanted = format!(
-            "set=1\nprivate_key={secret}\nlisten_port=51820\npublic_key={old}\nremove=true\npublic_key={new}\n\
-             endpoint=[2001:db8::1]:51820\npersistent_keepalive_interval=0\nreplace_allowed_ips=true\n\
-             allowed_ip=0.0.0.0/0\nallowed_ip=::/0\n\n"
-        );
-        assert_eq!(text, wanted);
+        let wanted = [
+            format!("set=1\nprivate_key={secret}\nlisten_port=51820\n\n"),
+            format!("set=1\npublic_key={old}\nremove=true\n\n"),
+            format!(
+                "set=1\npublic_key={new}\nendpoint=[2001:db8::1]:51820\npersistent_keepalive_interval=0\n\
+                 replace_allowed_ips=true\nallowed_ip=0.0.0.0/0\nallowed_ip=::/0\n\n"
+            ),
+        ];
+        assert_eq!(set(&update), wanted);
+        assert!(set(&Update::default()).is_empty());
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl UserSpace {
     }
 
     pub(super) fn update(&mut self, update: &Update<'_>) -> Result<(), ApplyError> {
-        self.ask(&uapi::set(update)).map(|_| ())
+        uapi::set(update).iter().try_for_each(|request| self.ask(request).map(|_| ()))
     }
 
     /// The process knows no other way to change a peer than to take it out and put it in.
