@@ -6,7 +6,8 @@
 //!           ├─ lines, paths, hub, echo, gateway  paths
 //!           ├─ a path's tunnel                   wireguard
 //!           ├─ dns                               names
-//!           └─ migration                         migration
+//!           ├─ migration                         migration
+//!           └─ school                            school
 //! ```
 
 mod access;
@@ -14,6 +15,7 @@ mod identifiers;
 mod migration;
 mod names;
 mod paths;
+mod school;
 mod text;
 mod wireguard;
 
@@ -32,6 +34,7 @@ pub use migration::{
 };
 pub use names::{Dns, ForwardZone};
 pub use paths::{Echo, Egress, Gateway, Hub, Line, Nat4, Path, PathIpv6, PathKind};
+pub use school::{Contact, Device, DeviceKind, School, Speed, Words};
 pub use text::{InvalidText, PlanDuration};
 pub use wireguard::{Endpoint, InvalidWireguard, Wireguard, WireguardKey};
 
@@ -70,6 +73,9 @@ pub struct SitePlan {
     pub migration: Migration,
     /// The gateway's own traffic (names it resolves for itself, time): which path.
     pub gateway: Gateway,
+    /// What the people at the school are told and asked. Changes nothing about the network.
+    #[serde(default)]
+    pub school: School,
 }
 
 /// Which school this is and what stands there.

@@ -5,6 +5,7 @@ mod calendar;
 mod migration;
 mod others;
 mod paths;
+mod school;
 mod services;
 
 use std::collections::BTreeMap;
@@ -106,6 +107,7 @@ const RULES: &[Rule] = &[
     Rule { id: "plan/window", check: calendar::window },
     Rule { id: "plan/window-never", check: calendar::window_never },
     Rule { id: "plan/freeze", check: calendar::freeze },
+    Rule { id: "plan/school", check: school::school },
 ];
 
 /// Rules that are checked before a plan can be read at all.
