@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::common::{Outcome, golden, outcome, seimonctl};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 22] = [
     "",
     "status",
     "plan",
@@ -23,6 +23,12 @@ const COMMANDS: [&str; 16] = [
     "migrate rollback",
     "migrate status",
     "events",
+    "acceptance",
+    "acceptance verify",
+    "sheet",
+    "line",
+    "line may-cancel",
+    "diagnostics",
     "completions",
 ];
 
