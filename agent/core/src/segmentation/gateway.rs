@@ -39,7 +39,7 @@ fn input(terrain: &Terrain<'_>, builder: &mut Builder) {
         .chain("from_zone")
         .rule(
             format!("ct mark & {:#x} == {:#x} accept", Mark::PATH_MASK, Mark::LOCAL),
-            "DNS, DHCP, NTP and ping, as seen at the entrance",
+            "DNS, the status page, DHCP, NTP and ping, as seen at the entrance",
         )
         .rule(discovery, "neighbour and router discovery")
         .rule("drop", "nothing else of the gateway is for the zones");
