@@ -10,8 +10,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use seimon_board::{InterfaceName, MacAddress};
 use seimon_core::network_plan::{
-    AffinityEntry, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, Key, KeyPart, LinkKind,
-    Observed, PathIndex, Sysctl, TableState,
+    AffinityEntry, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, Key, KeyPart, LinkKind, Observed,
+    PathIndex, Sysctl, TableState,
 };
 
 use crate::conntrack::Conntrack;

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use seimon_board::{InterfaceName, MacAddress};
 use seimon_core::network_plan::{
     Address, AffinityEntry, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, FlowKill, IpRule, Key,
-    KeyType, Link, LinkKind, Mark, Name, Observed, PathIndex, Route, RouteKind, TableState, Tunnel, TunnelState,
-    Value, ValueType, key_type_text,
+    KeyType, Link, LinkKind, Mark, Name, Observed, PathIndex, Route, RouteKind, TableState, Tunnel,
+    TunnelState, Value, ValueType, key_type_text,
 };
 use seimon_plan::WireguardKey;
 
