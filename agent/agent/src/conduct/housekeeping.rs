@@ -26,7 +26,6 @@ impl Agent {
             }
         }
         self.look_for_far_ends(now);
-        self.look_for_far_ends(now);
         self.number_events();
         let day = today(self.network.plan(), now.calendar);
         if self.day.replace(day).is_some_and(|before| before != day) {
