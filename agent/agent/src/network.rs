@@ -30,6 +30,9 @@ use crate::sabotage::Sabotage;
 
 pub(crate) type Choices = BTreeMap<(ZoneId, GroupId), PathChoice>;
 
+/// Paths that the plan's canary clients try, by group with a canary under way.
+pub(crate) type Trials = BTreeMap<(ZoneId, GroupId), PathId>;
+
 /// Run-time maps that hold what the resolver has found out. (`current` follows the choices.)
 const LEARNT: [&str; 3] = ["real4", "real6", "twin6"];
 
@@ -43,6 +46,7 @@ pub(crate) struct Network {
     plan: ValidSitePlan,
     allocation: Allocation,
     choices: Choices,
+    trials: Trials,
     gateway_path: PathId,
     bindings: Bindings,
     compiled: NetworkPlan,
@@ -91,6 +95,7 @@ impl Network {
             plan,
             allocation,
             choices,
+            trials: Trials::new(),
             gateway_path,
             bindings: Bindings::new(),
             compiled,
