@@ -251,8 +251,8 @@ fn judge_service(service: &ServiceId, outcome: &Outcome, evidence: &Evidence<'_>
         Outcome::Well { took } => {
             let seconds = took.as_secs_f64();
             return ok(
-                format!("最初の画面が出ます（{seconds:.1} 秒）。"),
-                format!("The first page comes ({seconds:.1} s)."),
+                format!("最初の画面が出ます（{seconds:.2} 秒）。"),
+                format!("The first page comes ({seconds:.2} s)."),
             );
         }
         Outcome::Stopped { stage, detail } => (*stage, detail),

@@ -215,8 +215,11 @@ impl Pen<'_> {
             self.room(height);
             self.row(widths, &head, Some(HEAD));
         }
-        for row in rows {
-            let height = self.row_height(widths, row);
+        for (i, row) in rows.iter().enumerate() {
+            // What heads a group of rows is not left alone at the end of a page.
+            let heads = row.first().is_some_and(|cell| cell.tone == Tone::Calm) && row.len() > 1;
+            let below = rows.get(i + 1).filter(|_| heads).map_or(0.0, |next| self.row_height(widths, next));
+            let height = self.row_height(widths, row) + below;
             if self.y + height > BOTTOM && self.y > MARGIN {
                 self.pages.push(Vec::new());
                 self.y = MARGIN;
