@@ -14,9 +14,10 @@ use super::Update;
 
 fn failed(doing: &str, interface: &InterfaceName, source: io::Error) -> ApplyError {
     let doing = format!("{doing} tunnel {interface}");
-    match source.kind() {
-        io::ErrorKind::PermissionDenied => ApplyError::NotPermitted { doing },
-        _ => ApplyError::Tunnel { interface: interface.clone(), why: format!("{doing}: {source}") },
+    if source.kind() == io::ErrorKind::PermissionDenied {
+        ApplyError::NotPermitted { doing }
+    } else {
+        ApplyError::Tunnel { interface: interface.clone(), why: format!("{doing}: {source}") }
     }
 }
 

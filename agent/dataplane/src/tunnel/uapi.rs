@@ -93,11 +93,7 @@ pub(super) fn read(answer: &str) -> Result<TunnelState, String> {
                 let nanos: u32 = value.parse().map_err(|_| bad())?;
                 peer.handshake = age.map(|seconds| Duration::new(seconds, nanos.min(999_999_999)));
             }
-            ("errno", _) => {
-                if value != "0" {
-                    return Err(format!("refused (errno {value})"));
-                }
-            }
+            ("errno", _) if value != "0" => return Err(format!("refused (errno {value})")),
             _ => {}
         }
     }
