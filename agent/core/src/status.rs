@@ -324,8 +324,12 @@ impl Cause {
                 format!("Path {path} {}.", ailment.sentence().en),
             ),
             Self::FlowsFell { path, percent, before_percent } => Sentence::new(
-                format!("経路「{path}」では通信の{percent}%しか応答がなくなりました（ふだんは{before_percent}%）。"),
-                format!("Only {percent} % of connections over path {path} are answered now, usually {before_percent} %."),
+                format!(
+                    "経路「{path}」では通信の{percent}%しか応答がなくなりました（ふだんは{before_percent}%）。"
+                ),
+                format!(
+                    "Only {percent} % of connections over path {path} are answered now, usually {before_percent} %."
+                ),
             ),
             Self::Left { path } => Sentence::new(
                 format!("全員が経路「{path}」から離れました。"),

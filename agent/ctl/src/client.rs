@@ -62,7 +62,9 @@ impl Client {
 
     pub(crate) fn ask(&mut self, command: Command) -> Result<Answer, ClientError> {
         let patience = match command {
-            Command::Apply { .. } | Command::Migrate { .. } | Command::Wireguard { .. } => PATIENCE_FOR_CHANGES,
+            Command::Apply { .. } | Command::Migrate { .. } | Command::Wireguard { .. } => {
+                PATIENCE_FOR_CHANGES
+            }
             Command::Status
             | Command::PlanShow
             | Command::PlanDiff { .. }

@@ -115,7 +115,9 @@ fn japanese(command: Command, name: &str) -> Command {
             words.hide_possible_values(true)
         } else if matches!(id, "days" | "file" | "board") {
             words.hide_default_value(true)
-        } else { words };
+        } else {
+            words
+        };
         command = match id {
             "help" | "version" => command.arg(words),
             _ => command.mut_arg(id, |_| words),
@@ -215,10 +217,9 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
 例:
   seimonctl --lang ja egress letter affairs > letter.txt",
         ),
-        "egress letter" => (
-            "今の送信元の番号を登録してもらうための、サービス提供元への依頼文を書きます。",
-            "",
-        ),
+        "egress letter" => {
+            ("今の送信元の番号を登録してもらうための、サービス提供元への依頼文を書きます。", "")
+        }
         "wireguard" => (
             "トンネルの経路の鍵を、接続を切らずに取り替えます。",
             "\
@@ -227,10 +228,9 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
   seimonctl wireguard switch closed    次の鍵を使う。センターが応答しなければ自動で戻る",
         ),
         "wireguard rotate" => ("次の鍵を作り、公開鍵を表示します。今の鍵はそのまま使います。", ""),
-        "wireguard switch" => (
-            "次の鍵を使います。15 秒以内にセンターが応答しなければ、今の鍵に戻ります。",
-            "",
-        ),
+        "wireguard switch" => {
+            ("次の鍵を使います。15 秒以内にセンターが応答しなければ、今の鍵に戻ります。", "")
+        }
         "events" => (
             "起動後に起きたことを表示します。直近の 1,000 件までです。",
             "\
@@ -246,10 +246,7 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
   seimonctl --lang ja acceptance --html result.html --pdf result.pdf
   seimonctl acceptance verify result.pdf",
         ),
-        "acceptance verify" => (
-            "開通試験の結果が、署名されたままかを確かめて表示します。",
-            "",
-        ),
+        "acceptance verify" => ("開通試験の結果が、署名されたままかを確かめて表示します。", ""),
         "sheet" => (
             "箱のそばに貼る紙を作ります。連絡先、線の差し込み口など。",
             "\
@@ -258,13 +255,8 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
   seimonctl sheet --plan site.toml --board board.toml --html sheet.html",
         ),
         "line" => ("回線の契約について調べます。", ""),
-        "line may-cancel" => {
-            ("回線を解約できるか、まだ使っているものは何かを答えます。", "")
-        }
-        "diagnostics" => (
-            "助ける人のための資料をまとめます。個人の情報は入りません。",
-            "",
-        ),
+        "line may-cancel" => ("回線を解約できるか、まだ使っているものは何かを答えます。", ""),
+        "diagnostics" => ("助ける人のための資料をまとめます。個人の情報は入りません。", ""),
         "completions" => (
             "Tab キーで続きを補うための、シェルのスクリプトを表示します。",
             "\

@@ -351,7 +351,9 @@ fn kind_of_question(command: &Ask) -> Kind {
         Ask::Status => Kind::Status,
         Ask::PlanShow => Kind::Plan,
         Ask::PlanDiff { .. } => Kind::Diff,
-        Ask::Apply { .. } | Ask::Migrate { .. } | Ask::Wireguard { .. } | Ask::EgressLetter { .. } => Kind::Done,
+        Ask::Apply { .. } | Ask::Migrate { .. } | Ask::Wireguard { .. } | Ask::EgressLetter { .. } => {
+            Kind::Done
+        }
         Ask::Explain { .. } => Kind::Explanation,
         Ask::Events { .. } => Kind::Events,
         Ask::Acceptance { .. } => Kind::Acceptance,

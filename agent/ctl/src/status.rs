@@ -1,6 +1,8 @@
 //! The one screen for somebody who is not an engineer.
 
-use seimon_ipc::control::{DataplaneStatus, GroupStatus, Light, PathStatus, ServiceStatus, Status, TunnelStatus};
+use seimon_ipc::control::{
+    DataplaneStatus, GroupStatus, Light, PathStatus, ServiceStatus, Status, TunnelStatus,
+};
 use seimon_plan::PathId;
 
 use crate::args::Lang;

@@ -32,7 +32,6 @@ pub const SOCKET_FD: i32 = 3;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-#[expect(clippy::large_enum_variant, reason = "made, written and dropped one at a time")]
 pub enum ToProbe {
     Configure { hosts: Vec<Host> },
     Watch { echoes: Vec<EchoWatch> },
@@ -161,7 +160,6 @@ pub struct TrialJob {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-#[expect(clippy::large_enum_variant, reason = "made, written and dropped one at a time")]
 pub enum Trial {
     /// `server` is asked for `name`, as a client does.
     Name { server: IpAddr, name: String },
@@ -177,17 +175,33 @@ pub enum Trial {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TrialOutcome {
     /// Name, check: it went well.
-    Well { took_us: u64 },
+    Well {
+        took_us: u64,
+    },
     /// Name, check, load: it ended at this stage.
-    Stopped { stage: Stage, reason: String },
-    Connected { took_us: u64 },
+    Stopped {
+        stage: Stage,
+        reason: String,
+    },
+    Connected {
+        took_us: u64,
+    },
     /// A reset, or an ICMP message that says "prohibited".
-    Refused { took_us: u64 },
+    Refused {
+        took_us: u64,
+    },
     /// The network says that nobody is there.
-    NobodyThere { took_us: u64 },
+    NobodyThere {
+        took_us: u64,
+    },
     Silent,
     /// Bytes of the body, and the time that they took.
-    Loaded { bytes: u64, took_us: u64 },
+    Loaded {
+        bytes: u64,
+        took_us: u64,
+    },
     /// The probe could not do it.
-    NotTried { reason: String },
+    NotTried {
+        reason: String,
+    },
 }

@@ -200,8 +200,9 @@ impl Jobs {
     }
 
     fn measure(&mut self, Measure { watch, source, target, length, timeout }: Measure) {
-        self.running
-            .spawn(async move { Done::Echo(watch, echo(&source, target, length, timeout.min(LONGEST)).await) });
+        self.running.spawn(async move {
+            Done::Echo(watch, echo(&source, target, length, timeout.min(LONGEST)).await)
+        });
     }
 
     fn check(&mut self, job: CheckJob) {

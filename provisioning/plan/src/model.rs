@@ -29,9 +29,7 @@ pub use access::{HealthCheck, Internet, Permit, PermitTarget, PortSpec, Protocol
 pub use identifiers::{
     GroupId, INTERNET_GROUP, InvalidIdentifier, LineId, PathId, RoomId, ServiceId, SiteId, ZoneId,
 };
-pub use migration::{
-    Canary, Freeze, Migration, MigrationRoute, Room, Thresholds, Times, Weekday, Window,
-};
+pub use migration::{Canary, Freeze, Migration, MigrationRoute, Room, Thresholds, Times, Weekday, Window};
 pub use names::{Dns, ForwardZone};
 pub use paths::{Echo, Egress, Gateway, Hub, Line, Nat4, Path, PathIpv6, PathKind};
 pub use school::{Contact, Device, DeviceKind, School, Speed, Words};
