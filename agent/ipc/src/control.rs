@@ -317,10 +317,7 @@ mod tests {
             Command::PlanDiff { plan: plan.clone(), file: file.clone() },
             Command::Apply { plan, file },
             Command::Explain { from: "10.1.0.23".to_owned(), to: "saas.example.jp".to_owned() },
-            Command::Wireguard {
-                path: PathId::new("closed").unwrap(),
-                action: WireguardAction::Switch,
-            },
+            Command::Wireguard { path: PathId::new("closed").unwrap(), action: WireguardAction::Switch },
             Command::Events { follow: Follow::Yes, since: 7 },
             Command::EgressLetter { service: ServiceId::new("saas").unwrap() },
             Command::Acceptance { run: AcceptanceRun::Begin },

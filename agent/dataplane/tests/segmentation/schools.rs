@@ -23,7 +23,8 @@ pub(crate) fn two_line_town() -> Result<ValidSitePlan> {
 /// The town whose affairs may try a new path in part; the room `office` is 10.20.1.101.
 pub(crate) fn town_with_canary(who: &str) -> Result<ValidSitePlan> {
     let paths = "group = \"affairs\"\npaths = [\"closed\", \"direct\"]";
-    let room = "[migration.rooms.office]\nzone = \"affairs\"\nprefixes = [\"10.20.1.101/32\"]\n[migration.times]";
+    let room =
+        "[migration.rooms.office]\nzone = \"affairs\"\nprefixes = [\"10.20.1.101/32\"]\n[migration.times]";
     let text = narrow_town().replacen(paths, &format!("{paths}\ncanary = {{ {who}, time = \"1h\" }}"), 1);
     valid(&text.replacen("[migration.times]", room, 1))
 }
