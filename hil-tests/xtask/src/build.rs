@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::say;
 
 /// The programs of the gateway. The agent looks for the others beside itself.
-const GATEWAY: [&str; 5] =
+const GATEWAY: [&str; 6] =
     ["seimon-agent", "seimon-resolver", "seimon-probe", "seimon-page", "seimon-tunnel", "seimonctl"];
 const LAB: &str = "seimon-lab";
 
