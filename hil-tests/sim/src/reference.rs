@@ -269,6 +269,10 @@ impl Reference {
             let moved = |group: &mut Group| {
                 group.left.insert(old.clone(), now);
                 group.moves += 1;
+                // Back is where it was before, were it a refuge.
+                if group.asked_back && !group.homes.iter().any(|home| home == path) {
+                    group.homes.push(path.to_owned());
+                }
                 if group.asked_for.as_deref() == Some(path) {
                     group.asked_for = None;
                 }

@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::common::{Outcome, golden, outcome, seimonctl};
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 27] = [
     "",
     "status",
     "plan",
@@ -29,6 +29,11 @@ const COMMANDS: [&str; 22] = [
     "line",
     "line may-cancel",
     "diagnostics",
+    "wireguard",
+    "wireguard rotate",
+    "wireguard switch",
+    "egress",
+    "egress letter",
     "completions",
 ];
 

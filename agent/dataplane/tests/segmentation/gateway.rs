@@ -62,7 +62,8 @@ fn reached(interface: &str) -> Result<BTreeSet<String>> {
 }
 
 #[test]
-fn zones_reach_only_names_leases_time_ping_and_the_status_page_of_the_gateway_and_lines_only_ping() -> Result<()> {
+fn zones_reach_only_names_leases_time_ping_and_the_status_page_of_the_gateway_and_lines_only_ping()
+-> Result<()> {
     in_namespaces(|| {
         let world = World::raise(schools::two_line_town()?)?;
         sh("gw", &format!("nft '{REACHED}'"))?;
