@@ -224,7 +224,7 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
             "トンネルの経路の鍵を、接続を切らずに取り替えます。",
             "\
 例:
-  seimonctl wireguard rotate closed    次の鍵を作る。表示された公開鍵をセンターに登録する
+  seimonctl wireguard rotate closed    次の鍵を作る（公開鍵をセンターへ登録）
   seimonctl wireguard switch closed    次の鍵を使う。センターが応答しなければ自動で戻る",
         ),
         "wireguard rotate" => ("次の鍵を作り、公開鍵を表示します。今の鍵はそのまま使います。", ""),
