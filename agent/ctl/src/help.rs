@@ -225,7 +225,7 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
             "\
 例:
   seimonctl wireguard rotate closed    次の鍵を作る（公開鍵をセンターへ登録）
-  seimonctl wireguard switch closed    次の鍵を使う。センターが応答しなければ自動で戻る",
+  seimonctl wireguard switch closed    次の鍵を使う（だめなら自動で戻る）",
         ),
         "wireguard rotate" => ("次の鍵を作り、公開鍵を表示します。今の鍵はそのまま使います。", ""),
         "wireguard switch" => {
