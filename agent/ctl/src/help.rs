@@ -218,7 +218,7 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
   seimonctl --lang ja egress letter affairs > letter.txt",
         ),
         "egress letter" => {
-            ("今の送信元の番号を登録してもらうための、サービス提供元への依頼文を書きます。", "")
+            ("今の番号の登録を、サービス提供元に頼む文を書きます。", "")
         }
         "wireguard" => (
             "トンネルの経路の鍵を、接続を切らずに取り替えます。",
