@@ -130,9 +130,22 @@ impl Stage<'_, '_> {
                 self.ground.reference.complain(end, "does not come to rest", states.join("; "));
                 return;
             }
+            self.resume();
             self.tick();
         }
         self.judge_rest();
+    }
+
+    /// Nobody hesitates for ever.
+    fn resume(&mut self) {
+        let machines = self.gateway.iter().flat_map(Gateway::machines);
+        let paused: Vec<ZoneGroup> = machines
+            .filter(|(_, m)| m.state().is_paused())
+            .map(|(zone_group, _)| zone_group.clone())
+            .collect();
+        for zone_group in paused {
+            self.command(zone_group.zone.as_str(), zone_group.group.as_str(), Command::Resume);
+        }
     }
 
     fn tick(&mut self) {
