@@ -139,8 +139,8 @@ fn follow(
         let fate = machine.send(Packet { iif, source: own, ..error.clone() });
         prop_assert!(matches!(fate, Fate::Dropped | Fate::Refused), "a forged error from {zone}: {fate:?}");
     }
-    for line in OUTSIDE {
-        let fate = machine.send(Packet { iif: line.into(), ..next.clone() });
+    for line in &OUTSIDE[..if site.net.tunnels.is_empty() { 2 } else { 3 }] {
+        let fate = machine.send(Packet { iif: (*line).into(), ..next.clone() });
         let out = matches!(&fate, Fate::Forwarded { oif, .. } if OUTSIDE.contains(&oif.as_str()));
         prop_assert!(!out, "forged from {line}: {fate:?}");
     }
