@@ -6,4 +6,3 @@ mod machines;
 mod tending;
 
 pub(crate) use machines::bare_view;
-pub(crate) use tending::child_environment;

@@ -11,13 +11,11 @@ use crate::cli;
 
 /// Every name that `--without` takes.
 #[cfg(feature = "sabotage")]
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 13] = [
     "aaaa-withhold",
     "affinity",
     "baseline-veto",
     "blame-service",
-    "brown-out",
-    "canary",
     "checkpoint",
     "egress-veto",
     "inside-address",
@@ -66,8 +64,6 @@ impl Sabotage {
             rollback: switch("rollback"),
             checkpoint: switch("checkpoint"),
             blame_service: switch("blame-service"),
-            brown_out: switch("brown-out"),
-            canary: switch("canary"),
         }
     }
 

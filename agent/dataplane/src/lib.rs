@@ -15,13 +15,11 @@ mod nft;
 mod ours;
 mod rt;
 mod socket;
-mod tunnel;
 mod watch;
 
 pub use fake::{Container, Fake, Kernel, Table};
 pub use faulty::{Faulty, Moment};
 pub use linux::Linux;
-pub use tunnel::{Made, PrivateKey};
 pub use watch::{Event, Watch};
 
 use rustix::io::Errno;

@@ -20,7 +20,6 @@ pub mod host;
 mod pulse;
 pub mod session;
 mod source;
-mod trial;
 
 pub use session::{End, ProbeError, run};
 pub use source::Source;

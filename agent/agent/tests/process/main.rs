@@ -10,5 +10,4 @@ mod environment;
 mod foreign;
 mod harness;
 mod lifecycle;
-mod people;
 mod unit;

@@ -83,15 +83,6 @@ pub enum Saved {
         path: PathId,
         reason: BlockReason,
     },
-    Canary {
-        from: PathId,
-        to: PathId,
-        left_ms: u64,
-        #[serde(default)]
-        paused: bool,
-        #[serde(default)]
-        tried: u32,
-    },
 }
 
 impl Saved {
@@ -99,7 +90,7 @@ impl Saved {
     pub fn current(&self) -> &PathId {
         match self {
             Self::Steady { path } | Self::Blocked { path, .. } => path,
-            Self::Qualifying { from, .. } | Self::Canary { from, .. } => from,
+            Self::Qualifying { from, .. } => from,
             Self::CuttingOver { to, .. } | Self::Soaking { to, .. } | Self::RollingBack { to, .. } => to,
         }
     }
@@ -108,7 +99,6 @@ impl Saved {
         match self {
             Self::Steady { .. } | Self::Blocked { .. } => None,
             Self::Qualifying { from, to, .. }
-            | Self::Canary { from, to, .. }
             | Self::CuttingOver { from, to }
             | Self::Soaking { from, to, .. }
             | Self::RollingBack { leaving: from, to, .. } => Some((from, to)),
@@ -118,7 +108,7 @@ impl Saved {
     fn longest(&self) -> u64 {
         match self {
             Self::Steady { .. } | Self::Blocked { .. } | Self::CuttingOver { .. } => 0,
-            Self::Qualifying { left_ms, .. } | Self::Canary { left_ms, .. } => *left_ms,
+            Self::Qualifying { left_ms, .. } => *left_ms,
             Self::Soaking { soak_left_ms, drain_left_ms, .. } => (*soak_left_ms).max(*drain_left_ms),
             Self::RollingBack { drain_left_ms, .. } => drain_left_ms.unwrap_or(0),
         }
@@ -183,7 +173,6 @@ impl Checkpoint {
         let rest = match &self.state {
             Saved::Steady { path } => path,
             Saved::Qualifying { .. }
-            | Saved::Canary { .. }
             | Saved::CuttingOver { .. }
             | Saved::Soaking { .. }
             | Saved::RollingBack { .. }

@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
-mod canary;
 mod common;
 mod converges;
 mod explains;
@@ -13,4 +12,3 @@ mod nft_accepts;
 mod oracle;
 mod scale;
 mod segmentation;
-mod tunnels;

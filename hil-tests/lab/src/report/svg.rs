@@ -86,7 +86,6 @@ fn state_colour(state: &str) -> &'static str {
     match state {
         "Steady" => "#dafbe1",
         "Qualifying" => "#ddf4ff",
-        "Canary" => "#eaf5d0",
         "CuttingOver" => "#fff8c5",
         "Soaking" => "#fbefff",
         "RollingBack" => "#ffebe9",

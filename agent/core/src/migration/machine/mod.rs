@@ -22,7 +22,7 @@ use super::rules::{self, Phase};
 use super::state::{Cause, Manner, State, Timer};
 use super::veto::Veto;
 use super::view::View;
-use plumbing::{Aim, Kernel, Pending};
+use plumbing::{Kernel, Pending};
 
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -70,26 +70,14 @@ impl Machine {
 
     /// Whether the kernel is known to do what the state says, and that state is on disk.
     pub fn is_settled(&self) -> bool {
-        self.pending.is_none() && self.kernel.in_force.as_ref() == Some(&self.aim())
+        self.pending.is_none() && self.kernel.in_force.as_ref() == Some(self.current())
     }
 
-    /// Where the state wants new flows to go.
-    fn aim(&self) -> Aim {
-        Aim { path: self.state.current().clone(), trial: self.state.trial().cloned() }
-    }
-
-    /// What stands against a move to `to` (default: the route's last path) if it were asked for now; in a canary, what
-    /// stands against going on.
+    /// What stands against a move to `to` (default: the route's last path) if it were asked for now.
     pub fn vetoes(&self, to: Option<&PathId>, view: &View, now: Instant) -> Vec<Veto> {
         let Some(to) = to.or(self.config.paths.last()) else { return Vec::new() };
-        let (path, to) = match &self.state {
-            State::Steady { path } => (path, to),
-            State::Canary { from, to, .. } => (from, to),
-            State::Qualifying { .. }
-            | State::CuttingOver { .. }
-            | State::Soaking { .. }
-            | State::RollingBack { .. }
-            | State::Blocked { .. } => return vec![Veto::Busy { state: self.state.name() }],
+        let State::Steady { path } = &self.state else {
+            return vec![Veto::Busy { state: self.state.name() }];
         };
         rules::vetoes_with_hold(&self.config, view, &self.holds, (path, to), Phase::Start, now)
     }
@@ -106,7 +94,6 @@ impl Machine {
         if let Err(vetoes) = &done {
             self.emit(Notice::Vetoed { vetoes: vetoes.clone() });
         }
-        self.write_what_is_due(view, now);
         self.settle(view, now);
         done
     }
@@ -135,18 +122,11 @@ impl Machine {
             }
             Event::FactsChanged => {}
         }
-        self.write_what_is_due(view, now);
         self.settle(view, now);
     }
 
     pub fn handle_timeout(&mut self, view: &View, now: Instant) {
         self.seen = self.seen.max(now);
-        self.write_what_is_due(view, now);
-        self.settle(view, now);
-    }
-
-    /// Whatever was handed in: an instant that has been seen is not waited for any more.
-    fn write_what_is_due(&mut self, view: &View, now: Instant) {
         if self.pending.as_ref().and_then(Pending::retry_at).is_some_and(|at| at <= now)
             && let Some(pending) = self.pending.take()
         {
@@ -155,6 +135,7 @@ impl Machine {
         if self.refresh_at.is_some_and(|at| at <= now) && self.pending.is_none() {
             self.checkpoint(Vec::new(), view, now);
         }
+        self.settle(view, now);
     }
 
     /// When to call [`Machine::handle_timeout`] next, and what for. Later than every instant handed in so far.
@@ -170,7 +151,6 @@ impl Machine {
                 timers.push(timer(until, Reason::Qualified));
                 timers.push(timer(limit, Reason::QualifyLimit));
             }
-            State::Canary { until, .. } => timers.push(timer(until, Reason::CanaryOver)),
             State::Soaking { soak, drain, .. } => {
                 timers.push(timer(soak, Reason::SoakOver));
                 timers.push(timer(drain, Reason::DrainDeadline));
@@ -221,7 +201,6 @@ impl Machine {
             State::Qualifying { until, limit, .. } => {
                 (*until, *limit) = (turn(*until, now), turn(*limit, now));
             }
-            State::Canary { until, .. } => *until = turn(*until, now),
             State::Soaking { soak, drain, .. } => {
                 (*soak, *drain) = (turn(*soak, now), turn(*drain, now));
             }
@@ -247,14 +226,12 @@ impl Machine {
                 self.transition_to_steady(from, Cause::Commanded, Vec::new(), view, now);
                 return Ok(());
             }
-            State::CuttingOver { from, to } | State::Canary { from, to, .. } if !self.kernel.reaches(to) => {
+            State::CuttingOver { from, .. } if !self.kernel.was_asked_for(self.current()) => {
                 let from = from.clone();
                 self.transition_to_steady(from, Cause::Commanded, Vec::new(), view, now);
                 return Ok(());
             }
-            State::Canary { from, .. } | State::CuttingOver { from, .. } | State::Soaking { from, .. } => {
-                from.clone()
-            }
+            State::CuttingOver { from, .. } | State::Soaking { from, .. } => from.clone(),
             State::Steady { path } => match &self.previous {
                 Some(previous) if previous != path => previous.clone(),
                 Some(_) | None => return Err(vec![Veto::NothingToDo { state: self.state.name() }]),
@@ -262,7 +239,7 @@ impl Machine {
             State::RollingBack { .. } => return Err(vec![Veto::Busy { state: self.state.name() }]),
             State::Blocked { .. } => return Err(vec![Veto::NothingToDo { state: self.state.name() }]),
         };
-        let leaving = self.state.trial().unwrap_or(self.current()).clone();
+        let leaving = self.current().clone();
         if !rules::can_carry(&self.config, view, &back_to) {
             return Err(vec![Veto::NoWayBack { path: back_to }]);
         }
