@@ -45,6 +45,8 @@ pub struct ServiceFacts {
     pub last_bad: Option<Instant>,
     /// End of the first of the successes in a row; `None` while the latest check failed.
     pub good_since: Option<Instant>,
+    /// End of the first of the failures in a row; `None` while the latest check succeeded.
+    pub bad_since: Option<Instant>,
     pub failures_in_row: u32,
     pub successes_in_row: u32,
 }
@@ -66,6 +68,7 @@ pub struct ServiceHealth {
     last_good: Option<Instant>,
     last_bad: Option<Instant>,
     good_since: Option<Instant>,
+    bad_since: Option<Instant>,
     latencies: VecDeque<Duration>,
 }
 
@@ -82,6 +85,7 @@ impl ServiceHealth {
             last_good: None,
             last_bad: None,
             good_since: None,
+            bad_since: None,
             latencies: VecDeque::new(),
         }
     }
@@ -97,6 +101,7 @@ impl ServiceHealth {
                 self.failing = None;
                 self.last_good = Some(now);
                 self.good_since.get_or_insert(now);
+                self.bad_since = None;
                 self.latencies.push_back(took);
                 if self.latencies.len() > LATENCIES {
                     self.latencies.pop_front();
@@ -109,6 +114,7 @@ impl ServiceHealth {
                 self.successes = 0;
                 self.last_bad = Some(now);
                 self.good_since = None;
+                self.bad_since.get_or_insert(now);
                 self.failures = self.failures.saturating_add(1);
                 self.failing = Some((stage, detail));
                 if self.failures >= self.ill_count {
@@ -131,6 +137,7 @@ impl ServiceHealth {
             last_good: self.last_good,
             last_bad: self.last_bad,
             good_since: self.good_since,
+            bad_since: self.bad_since,
             failures_in_row: self.failures,
             successes_in_row: self.successes,
         }

@@ -228,6 +228,16 @@ impl Health {
             // On the way to another verdict. Not while it stays ill: a service in trouble is not asked more often.
             self.schedule.hurry(target, now);
         }
+        if failed && !was_ill {
+            // Is it the path or the service? Whoever is to say so must know how it is over the other paths now.
+            let beside = |other: &&CheckTarget| {
+                (&other.zone, &other.group, &other.service) == (&target.zone, &target.group, &target.service)
+                    && other.path != target.path
+            };
+            for other in self.services.keys().filter(beside) {
+                self.schedule.hurry(other, now);
+            }
+        }
     }
 
     /// Users' new flows since the last call.

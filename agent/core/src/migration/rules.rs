@@ -173,7 +173,8 @@ pub(super) fn all_well(config: &Config, view: &View, path: &PathId) -> bool {
 ///
 /// A path whose latest check failed is not known to be well, even before that makes it ill. A path whose latest check
 /// succeeded is not known to be ill, even before it is well. And where another path is well, a path is known to be ill only
-/// by a check that began when the other was well already.
+/// by a check that began when the other was well already, and only if the other was found well since the failures began:
+/// before that it may have been well as everything was.
 fn verdicts(config: &Config, view: &View, service: &ServiceId) -> BTreeMap<PathId, ServiceVerdict> {
     let living: Vec<(&PathId, Option<&ServiceFacts>)> = config
         .paths
@@ -185,10 +186,15 @@ fn verdicts(config: &Config, view: &View, service: &ServiceId) -> BTreeMap<PathI
     let longest = config.thresholds.check_timeout.0;
     let verdict = |facts: Option<&ServiceFacts>| {
         let Some(facts) = facts else { return ServiceVerdict::Unknown };
-        let compared = |other: &&ServiceFacts| match (facts.last_bad, other.good_since) {
+        let began_after = |other: &ServiceFacts| match (facts.last_bad, other.good_since) {
             (Some(bad), Some(since)) => bad >= since + longest,
             (None, _) | (_, None) => true,
         };
+        let well_since = |other: &ServiceFacts| match (facts.bad_since, other.last_good) {
+            (Some(bad), Some(good)) => good >= bad,
+            (None, _) | (_, None) => true,
+        };
+        let compared = |other: &&ServiceFacts| began_after(other) && well_since(other);
         match facts.verdict {
             ServiceVerdict::Well if !is_well(&facts) => ServiceVerdict::Unknown,
             ServiceVerdict::Ill if facts.failing.is_none() => ServiceVerdict::Unknown,

@@ -167,3 +167,18 @@ fn a_path_that_flaps_for_a_day_moves_people_a_bounded_number_of_times() {
     assert!(moves <= 2 * 142, "{moves} moves");
     assert!(moves >= 10, "{moves}: the test lost its object");
 }
+
+/// Found by the simulator: news that came in at the instant of the next try made it be forgotten for ever.
+#[test]
+fn a_checkpoint_that_was_refused_is_written_though_news_comes_when_it_is_due() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.disk = Works::No;
+    world.path("closed").liveness = Liveness::Down;
+    world.look();
+    assert_eq!(world.name(), StateName::RollingBack);
+    world.disk = Works::Yes;
+    world.now = world.machine.poll_timeout().expect("another try").0;
+    world.look();
+    assert!(world.steady_on("direct"), "{:?}", world.machine.state());
+    assert!(world.machine.is_settled());
+}

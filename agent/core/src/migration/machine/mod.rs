@@ -94,6 +94,7 @@ impl Machine {
         if let Err(vetoes) = &done {
             self.emit(Notice::Vetoed { vetoes: vetoes.clone() });
         }
+        self.write_what_is_due(view, now);
         self.settle(view, now);
         done
     }
@@ -122,11 +123,18 @@ impl Machine {
             }
             Event::FactsChanged => {}
         }
+        self.write_what_is_due(view, now);
         self.settle(view, now);
     }
 
     pub fn handle_timeout(&mut self, view: &View, now: Instant) {
         self.seen = self.seen.max(now);
+        self.write_what_is_due(view, now);
+        self.settle(view, now);
+    }
+
+    /// Whatever was handed in: an instant that has been seen is not waited for any more.
+    fn write_what_is_due(&mut self, view: &View, now: Instant) {
         if self.pending.as_ref().and_then(Pending::retry_at).is_some_and(|at| at <= now)
             && let Some(pending) = self.pending.take()
         {
@@ -135,7 +143,6 @@ impl Machine {
         if self.refresh_at.is_some_and(|at| at <= now) && self.pending.is_none() {
             self.checkpoint(Vec::new(), view, now);
         }
-        self.settle(view, now);
     }
 
     /// When to call [`Machine::handle_timeout`] next, and what for. Later than every instant handed in so far.

@@ -115,6 +115,25 @@ fn a_service_that_recovers_over_one_path_first_blames_nobody() {
 }
 
 #[test]
+fn a_service_that_fails_over_one_path_first_blames_nobody_before_the_other_was_asked_again() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.move_to_soaking();
+    let moves = world.moves.len();
+    let asked_before = world.now;
+    world.sleep(secs(30));
+    (world.known("closed").good_since, world.known("closed").last_good) =
+        (Some(asked_before), Some(asked_before));
+    world.saas("direct", ServiceVerdict::Ill);
+    (world.known("direct").bad_since, world.known("direct").last_bad) = (Some(world.now), Some(world.now));
+    world.look();
+    assert_eq!(world.moves.len(), moves, "closed was last asked before the service failed over direct");
+    world.sleep(secs(2));
+    world.known("closed").last_good = Some(world.now);
+    world.look();
+    assert!(world.steady_on("closed"), "well over closed since direct failed");
+}
+
+#[test]
 fn without_blaming_the_service_the_same_illness_moves_users_for_nothing() {
     let mut world = World::without(|m| &mut m.blame_service);
     world.move_to_soaking();
