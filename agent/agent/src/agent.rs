@@ -27,8 +27,9 @@ use seimon_plan::{PathId, ServiceId, ValidSitePlan};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use self::beginning::{alone, register};
+use self::beginning::{alone, register, trials_of};
 use self::gate::close_unless_continuing;
+use crate::acceptance::AcceptanceTest;
 use crate::census::Census;
 use crate::children::{Program, Supervised, beside};
 use crate::cli;
@@ -36,7 +37,10 @@ use crate::clock::{self, Clock, Reading};
 use crate::control;
 use crate::events::{Events, Happening};
 use crate::folders;
+use crate::line_use::LineUseCount;
+use crate::lookups::{Found, Lookups};
 use crate::network::Network;
+use crate::page::StatusPage;
 use crate::plans::{self, LoadedPlan};
 use crate::probing::Probing;
 use crate::sabotage::Sabotage;
@@ -74,6 +78,9 @@ pub(crate) struct Agent {
     pub(crate) health: Health,
     pub(crate) machines: BTreeMap<ZoneGroup, Machine>,
     pub(crate) census: Census,
+    pub(crate) line_use: LineUseCount,
+    pub(crate) acceptance: AcceptanceTest,
+    pub(crate) page: StatusPage,
     pub(crate) probing: Probing,
     pub(crate) probe: Supervised,
     pub(crate) probe_state: ProbeState,
@@ -93,6 +100,9 @@ pub(crate) struct Agent {
     pub(crate) trouble: Option<String>,
     /// Uplinks that do not exist, as last told.
     pub(crate) missing: Vec<InterfaceName>,
+    /// Tunnels that cannot be had, as last told.
+    pub(crate) unusable: BTreeMap<InterfaceName, String>,
+    pub(crate) lookups: Lookups,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -102,7 +112,7 @@ pub(crate) async fn run(args: cli::Run) -> Result<()> {
     let _alone = alone(&args.runtime_dir)?;
     close_unless_continuing(&mut Linux::open()?)?;
     let put_right = folders::state(&args.state_dir)?;
-    let mut agent = Agent::new(&args, put_right)?;
+    let (mut agent, mut far_ends) = Agent::new(&args, put_right)?;
     let control_socket = control::listen(&args.runtime_dir.join("control.sock"))?;
     let (requests, mut incoming) = mpsc::channel(16);
     let (metrics_requests, mut metrics) = mpsc::channel(4);
@@ -120,6 +130,7 @@ pub(crate) async fn run(args: cli::Run) -> Result<()> {
             () = tokio::time::sleep(wait) => {}
             () = agent.resolver.ready() => {}
             () = agent.probe.ready() => {}
+            () = agent.page.server.ready() => {}
             ready = watch.readable_mut() => {
                 let mut ready = ready.context("the kernel's notifications")?;
                 let news = ready.get_inner_mut().events();
@@ -131,6 +142,7 @@ pub(crate) async fn run(args: cli::Run) -> Result<()> {
                 // A peer that has hung up does not want the answer any more.
                 let _hung_up = request.answer.send(response);
             }
+            Some(found) = far_ends.recv() => agent.hear_of_far_end(found),
             Some(answer) = metrics.recv() => {
                 let _hung_up = answer.send(agent.metrics());
             }
@@ -142,7 +154,7 @@ pub(crate) async fn run(args: cli::Run) -> Result<()> {
 }
 
 impl Agent {
-    fn new(args: &cli::Run, put_right: Option<Bilingual>) -> Result<Self> {
+    fn new(args: &cli::Run, put_right: Option<Bilingual>) -> Result<(Self, mpsc::Receiver<Found>)> {
         let sabotage = Sabotage::from_args(args)?;
         let (store, notes) = Store::open(&args.state_dir, &clock::machine_id())?;
         let clock = Clock::new(Some(&args.clock_trust_file), store.clock_floor());
@@ -174,9 +186,15 @@ impl Agent {
             now.calendar,
             sabotage.clone(),
         )?;
+        network.keep_keys_in(&args.state_dir);
+        network.set_trials(trials_of(&machines));
         network.adopt()?;
         let health = Health::new(health_config(&loaded.plan, &sabotage), now.mono);
         let executable = std::env::current_exe().context("own path")?;
+        let tunnel = beside(&executable, "seimon-tunnel");
+        network.dataplane().carry_tunnels_with(&tunnel);
+        let (lookups, far_ends) = Lookups::new(&tunnel);
+        let line_use = LineUseCount::of(store.line_days());
         let mut agent = Self {
             board,
             executable,
@@ -189,6 +207,9 @@ impl Agent {
             health,
             machines,
             census: Census::default(),
+            line_use,
+            acceptance: AcceptanceTest::new(args.state_dir.clone()),
+            page: StatusPage::new(),
             probing: Probing::default(),
             probe: Supervised::new("seimon-probe"),
             probe_state: ProbeState::Off,
@@ -205,13 +226,15 @@ impl Agent {
             announced: false,
             trouble: None,
             missing: Vec::new(),
+            unusable: BTreeMap::new(),
+            lookups,
             loaded,
         };
         // Numbers are on disk before the kernel hears of them.
         agent.store.save_allocation(agent.network.allocation())?;
         // Left over from a run before this one; their far ends are gone or going.
         agent.network.remove_probe_links()?;
-        Ok(agent)
+        Ok((agent, far_ends))
     }
 
     /// Does everything that is due.
@@ -232,6 +255,8 @@ impl Agent {
                 self.keep_house(now);
             }
             self.drive_machines(now);
+            self.drive_acceptance(now);
+            self.show_page(now);
             if self.resolver_outdated {
                 self.resolver_outdated = false;
                 self.tell_resolver(now);
@@ -241,7 +266,7 @@ impl Agent {
     }
 
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.machines.values().all(|machine| !machine.state().is_moving())
+        self.machines.values().all(|machine| !machine.state().is_moving()) && !self.network.is_rotating()
     }
 
     fn next_turn(&self) -> Option<Instant> {
@@ -258,6 +283,8 @@ impl Agent {
             self.probing.poll_timeout(),
             self.probe.start_due(),
             self.resolver.start_due(),
+            self.page.server.start_due(),
+            self.acceptance.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -299,6 +326,7 @@ impl Agent {
     /// SIGTERM: nothing is forwarded any more; affinity, conntrack and addresses stay for the next start.
     fn stop(mut self) -> Result<()> {
         let now = self.clock.now();
+        self.write_line_use(now);
         self.note(
             "agent",
             "停止します。通信は閉じます。".to_owned(),

@@ -6,3 +6,4 @@ mod machines;
 mod tending;
 
 pub(crate) use machines::bare_view;
+pub(crate) use tending::child_environment;

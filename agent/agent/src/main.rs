@@ -1,5 +1,6 @@
 //! `seimon-agent`: the only process of the gateway that may change the network. See [`agent`] for the loop.
 
+mod acceptance;
 mod agent;
 mod census;
 mod children;
@@ -7,10 +8,15 @@ mod cli;
 mod clock;
 mod conduct;
 mod control;
+mod diagnostics;
 mod events;
 mod folders;
+mod identity;
+mod line_use;
+mod lookups;
 mod metrics;
 mod network;
+mod page;
 mod plans;
 mod probing;
 mod requests;

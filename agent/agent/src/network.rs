@@ -5,6 +5,8 @@
 
 mod converge;
 mod elements;
+mod rotation;
+mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,9 +22,16 @@ use seimon_dataplane::Linux;
 use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId};
 
 use self::converge::describe;
+pub(crate) use self::rotation::Rotated;
+use self::rotation::Rotation;
+use self::tunnels::Tunnels;
+pub(crate) use self::tunnels::Wanted;
 use crate::sabotage::Sabotage;
 
 pub(crate) type Choices = BTreeMap<(ZoneId, GroupId), PathChoice>;
+
+/// Paths that the plan's canary clients try, by group with a canary under way.
+pub(crate) type Trials = BTreeMap<(ZoneId, GroupId), PathId>;
 
 /// Run-time maps that hold what the resolver has found out. (`current` follows the choices.)
 const LEARNT: [&str; 3] = ["real4", "real6", "twin6"];
@@ -37,6 +46,7 @@ pub(crate) struct Network {
     plan: ValidSitePlan,
     allocation: Allocation,
     choices: Choices,
+    trials: Trials,
     gateway_path: PathId,
     bindings: Bindings,
     compiled: NetworkPlan,
@@ -50,6 +60,8 @@ pub(crate) struct Network {
     /// Clients' affinity as last seen, to be put back if the table is lost.
     affinity: Vec<AffinityEntry>,
     repairs: u64,
+    tunnels: Tunnels,
+    rotation: Option<Rotation>,
     sabotage: Sabotage,
 }
 
@@ -83,6 +95,7 @@ impl Network {
             plan,
             allocation,
             choices,
+            trials: Trials::new(),
             gateway_path,
             bindings: Bindings::new(),
             compiled,
@@ -93,6 +106,8 @@ impl Network {
             digests: BTreeMap::new(),
             affinity: Vec::new(),
             repairs: 0,
+            tunnels: Tunnels::default(),
+            rotation: None,
             sabotage,
         })
     }
@@ -125,9 +140,9 @@ impl Network {
         &self.problems
     }
 
-    /// What the kernel was last seen to have is what it should have, lines that do not exist aside.
+    /// What the kernel was last seen to have is what it should have, lines and tunnels that cannot be had aside.
     pub(crate) fn is_verified(&self) -> bool {
-        self.verified_at.is_some() && self.problems.len() == self.missing.len()
+        self.verified_at.is_some() && self.problems.len() == self.missing.len() + self.tunnels.unusable.len()
     }
 
     pub(crate) fn verified_at(&self) -> Option<Instant> {
@@ -288,7 +303,7 @@ impl Network {
             .iter()
             .filter_map(|link| match &link.kind {
                 LinkKind::Probe { far, .. } => Some(far.clone()),
-                LinkKind::Uplink | LinkKind::Bridge { .. } => None,
+                LinkKind::Uplink | LinkKind::Bridge { .. } | LinkKind::Tunnel => None,
             })
             .collect();
         for far in fars {

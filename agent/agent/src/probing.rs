@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use seimon_board::Instant;
-use seimon_core::health::{CheckOutcome, CheckTarget, EchoFamily, EchoOrder, EchoOutcome, Stage};
+use seimon_core::health::{CheckOutcome, CheckTarget, EchoFamily, EchoOrder, EchoOutcome, EchoSize, Stage};
 use seimon_core::network_plan::Allocation;
 use seimon_ipc::probe::{self, CheckJob, EchoWatch, FromProbe, SILENCE, ToProbe};
 use seimon_plan::{PathId, ServiceId, ValidSitePlan, ZoneId};
@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What the probe has found out.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Finished {
-    Echo { path: PathId, family: EchoFamily, outcome: EchoOutcome },
+    Echo { path: PathId, family: EchoFamily, size: EchoSize, outcome: EchoOutcome },
     Check { target: CheckTarget, outcome: CheckOutcome },
 }
 
@@ -30,7 +30,7 @@ struct Check {
 #[derive(Debug, Default)]
 pub(crate) struct Probing {
     next: u64,
-    watches: BTreeMap<u64, (PathId, EchoFamily)>,
+    watches: BTreeMap<u64, (PathId, EchoFamily, EchoSize)>,
     checks: BTreeMap<u64, Check>,
     silence: Option<Silence>,
 }
@@ -67,8 +67,10 @@ impl Probing {
                 target,
                 every_ms: millis(order.every),
                 timeout_ms: millis(order.timeout),
+                length: payload(order.family, order.size),
+                silence: order.silence,
             });
-            self.watches.insert(self.next, (order.path, order.family));
+            self.watches.insert(self.next, (order.path, order.family, order.size));
             let limit = SILENCE + order.every + order.timeout;
             if self.silence.as_ref().is_none_or(|silence| limit < silence.limit) {
                 self.silence = Some(Silence { until: now + limit, limit });
@@ -79,25 +81,9 @@ impl Probing {
 
     /// The job for a check; `None` when the plan has nobody to do it.
     pub(crate) fn check(&mut self, target: CheckTarget, ground: Ground<'_>, now: Instant) -> Option<ToProbe> {
-        let health = ground.plan.services.get(&target.service)?.health.as_ref()?;
-        let name = health.name.to_ascii_lowercase();
-        let &(inside4, _) = ground.allocation.inside.get(&(target.zone.clone(), name.clone()))?;
         let timeout = ground.plan.migration.thresholds.check_timeout.0;
         self.next += 1;
-        let job = CheckJob {
-            job: self.next,
-            zone: target.zone.clone(),
-            path: target.path.clone(),
-            service: target.service.clone(),
-            resolvers: resolvers(ground.plan, &target.path),
-            connect: SocketAddr::new(IpAddr::V4(inside4), health.port),
-            name,
-            http_path: health.path.clone(),
-            status: health.status,
-            body: health.body.clone(),
-            ca_pem: ground.authorities.get(&target.service).cloned(),
-            timeout_ms: millis(timeout),
-        };
+        let job = check_job(self.next, &target.zone, &target.path, &target.service, ground)?;
         self.checks.insert(self.next, Check { target, deadline: now + timeout + GRACE });
         Some(ToProbe::Check(job))
     }
@@ -111,10 +97,11 @@ impl Probing {
             FromProbe::Watched { results } => results
                 .into_iter()
                 .filter_map(|result| Some((self.watches.get(&result.watch)?, result.outcomes)))
-                .flat_map(|((path, family), outcomes)| {
+                .flat_map(|((path, family, size), outcomes)| {
                     outcomes.into_iter().map(|outcome| Finished::Echo {
                         path: path.clone(),
                         family: *family,
+                        size: *size,
                         outcome: echo_outcome(outcome, path),
                     })
                 })
@@ -131,7 +118,7 @@ impl Probing {
                 };
                 vec![Finished::Check { target, outcome }]
             }
-            FromProbe::Hello { .. } | FromProbe::Configured { .. } => Vec::new(),
+            FromProbe::Hello { .. } | FromProbe::Configured { .. } | FromProbe::Tried { .. } => Vec::new(),
         }
     }
 
@@ -169,6 +156,48 @@ impl std::fmt::Display for Silent {
 }
 
 impl std::error::Error for Silent {}
+
+/// A service's whole check from the host of (zone, path); `None` when the plan has none.
+pub(crate) fn check_job(
+    number: u64,
+    zone: &ZoneId,
+    path: &PathId,
+    service: &ServiceId,
+    ground: Ground<'_>,
+) -> Option<CheckJob> {
+    let health = ground.plan.services.get(service)?.health.as_ref()?;
+    let name = health.name.to_ascii_lowercase();
+    let &(inside4, _) = ground.allocation.inside.get(&(zone.clone(), name.clone()))?;
+    Some(CheckJob {
+        job: number,
+        zone: zone.clone(),
+        path: path.clone(),
+        service: service.clone(),
+        resolvers: resolvers(ground.plan, path),
+        connect: SocketAddr::new(IpAddr::V4(inside4), health.port),
+        name,
+        http_path: health.path.clone(),
+        status: health.status,
+        body: health.body.clone(),
+        ca_pem: ground.authorities.get(service).cloned(),
+        timeout_ms: millis(ground.plan.migration.thresholds.check_timeout.0),
+    })
+}
+
+/// Of a UDP request: what is left of the packet beside its headers.
+fn payload(family: EchoFamily, size: EchoSize) -> u16 {
+    let shortest = u16::try_from(seimon_ipc::echo::REQUEST_LEN).unwrap_or(u16::MAX);
+    match size {
+        EchoSize::Small => shortest,
+        EchoSize::Full(bytes) => {
+            let headers = match family {
+                EchoFamily::V4 => 28,
+                EchoFamily::V6 => 48,
+            };
+            bytes.saturating_sub(headers).max(shortest)
+        }
+    }
+}
 
 fn echo_outcome(outcome: probe::EchoOutcome, path: &PathId) -> EchoOutcome {
     match outcome {
@@ -214,7 +243,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn stage_of(stage: probe::Stage) -> Stage {
+pub(crate) fn stage_of(stage: probe::Stage) -> Stage {
     match stage {
         probe::Stage::Dns => Stage::Dns,
         probe::Stage::Tcp => Stage::Tcp,

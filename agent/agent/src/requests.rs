@@ -4,16 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use seimon_board::MacAddress;
-use seimon_core::health::Liveness;
+use seimon_core::health::{Liveness, Registration};
 use seimon_core::migration::{self, State};
-use seimon_core::network_plan::bridge_name;
+use seimon_core::network_plan::{bridge_name, tunnel_name};
 use seimon_core::segmentation::{Outcome, Question, Target, explain, zone_of};
 use seimon_core::status::{self, Colour, Sentence};
 use seimon_ipc::control::{
     Bilingual, Command, DataplaneStatus, Explanation, GroupStatus, Light, MigrateAction, PathStatus,
-    Response, ServiceStatus, Status, VERSION,
+    Response, ServiceStatus, Status, TunnelStatus, VERSION, WireguardAction,
 };
-use seimon_plan::{GroupId, Protocol, ZoneId};
+use seimon_plan::{GroupId, PathId, Protocol, ServiceId, ZoneId};
 
 use crate::agent::{Agent, health_config, restore_machines};
 use crate::clock::Reading;
@@ -35,7 +35,12 @@ impl Agent {
             Command::Apply { plan, file } => self.apply(&plan, &file, now),
             Command::Explain { from, to } => self.explain(&from, &to, now),
             Command::Migrate { zone, group, action } => self.migrate(zone, group, action, now),
+            Command::EgressLetter { service } => self.egress_letter(&service, now),
+            Command::Wireguard { path, action } => self.wireguard(&path, action, now),
             Command::Events { follow: _, since } => Response::Events { events: self.events.since(since) },
+            Command::Acceptance { run } => self.answer_acceptance(run, now),
+            Command::LineUse { line, days } => self.answer_line_use(&line, days, now),
+            Command::Diagnostics => self.answer_diagnostics(now),
         }
     }
 
@@ -139,6 +144,48 @@ impl Agent {
         Response::Done { message }
     }
 
+    fn wireguard(&mut self, path: &PathId, action: WireguardAction, now: Reading) -> Response {
+        let outcome = match action {
+            WireguardAction::Rotate => self.network.next_key(path).map(|public| Bilingual {
+                ja: format!(
+                    "経路 {path} の次の公開鍵は {public} です。今の鍵に加えてセンターに登録し、そのあと `seimonctl wireguard switch {path}` を実行してください。"
+                ),
+                en: format!(
+                    "the next public key of path {path} is {public}: register it at the hub beside the present one, then \
+                     run `seimonctl wireguard switch {path}`"
+                ),
+            }),
+            WireguardAction::Switch => self.network.switch_key(path, now.mono).map(|()| {
+                self.converge_at = Some(now.mono);
+                Bilingual {
+                    ja: format!("経路 {path} で新しい鍵を試しています。15 秒以内にセンターが応答しなければ前の鍵に戻します（`seimonctl events`）。"),
+                    en: format!(
+                        "trying the new key of path {path}; back to the one before if the hub does not answer within 15 s \
+                         (`seimonctl events`)"
+                    ),
+                }
+            }),
+        };
+        match outcome {
+            Ok(message) => Response::Done { message },
+            Err(error) => refused(format!("{error:#}")),
+        }
+    }
+
+    fn tunnel_status(&self, path: &PathId, now: Reading) -> Option<TunnelStatus> {
+        let (own, state) = self.network.tunnel(path, now.mono)?;
+        let name = tunnel_name(path).ok()?;
+        let hub = state.peers.values().next();
+        Some(TunnelStatus {
+            public_key: own.map(|key| key.to_string()),
+            endpoint: hub.and_then(|hub| hub.endpoint),
+            handshake_s: hub.and_then(|hub| hub.handshake).map(|age| age.as_secs()),
+            received: hub.map_or(0, |hub| hub.received),
+            sent: hub.map_or(0, |hub| hub.sent),
+            problem: self.network.unusable_tunnels().get(&name).cloned(),
+        })
+    }
+
     fn migrate(&mut self, zone: ZoneId, group: GroupId, action: MigrateAction, now: Reading) -> Response {
         let zone_group = migration::ZoneGroup { zone, group };
         let command = match action {
@@ -176,12 +223,33 @@ impl Agent {
         }
     }
 
+    fn egress_letter(&self, service: &ServiceId, now: Reading) -> Response {
+        let plan = self.network.plan();
+        let Some(spec) = plan.services.get(service) else {
+            let known: Vec<&str> = plan.services.keys().map(ServiceId::as_str).collect();
+            return refused(format!("the plan has no service {service}; it has {}", known.join(", ")));
+        };
+        let routes = plan.routes().iter().filter(|route| route.group == spec.group);
+        let registration = Registration {
+            site: plan.site.name.clone(),
+            service: service.to_string(),
+            names: spec.names.clone(),
+            registered: spec.registered_egress.iter().copied().collect(),
+            seen: routes
+                .flat_map(|route| &route.paths)
+                .flat_map(|path| self.health.egress(path, now.mono))
+                .collect(),
+        };
+        Response::Done { message: bilingual(registration.letter()) }
+    }
+
     pub(crate) fn metrics(&mut self) -> String {
         let now = self.clock.now();
         let counters = Counters {
             child_starts: vec![
                 (self.resolver.name(), self.resolver.starts()),
                 (self.probe.name(), self.probe.starts()),
+                (self.page.server.name(), self.page.server.starts()),
             ],
             resolver: self.resolver_stats.clone(),
             journal_bytes: self.store.bytes(),
@@ -190,7 +258,7 @@ impl Agent {
         metrics::render(&self.status(now), &counters)
     }
 
-    fn status(&self, now: Reading) -> Status {
+    pub(crate) fn status(&self, now: Reading) -> Status {
         let groups: Vec<GroupStatus> = self.machines.keys().map(|zg| self.group_status(zg, now)).collect();
         let dataplane = DataplaneStatus {
             verified: self.network.is_verified(),
@@ -250,6 +318,7 @@ impl Agent {
                     loss: liveness.and_then(|l| l.loss()).unwrap_or(0.0),
                     rtt_ms: liveness.and_then(|l| l.round_trip()).map(|rtt| rtt.as_secs_f64() * 1_000.0),
                     egress: self.health.egress(path, now.mono).into_iter().collect(),
+                    tunnel: self.tunnel_status(path, now),
                 }
             })
             .collect()
@@ -274,7 +343,15 @@ impl Agent {
             .filter(|_| state.is_some_and(State::is_moving))
             .map(|(at, _)| u64::try_from(at.since(now.mono).as_millis()).unwrap_or(u64::MAX));
         let vetoes = machine
-            .filter(|m| matches!(m.state(), State::Steady { path } if route.and_then(|r| r.paths.last()) != Some(path)))
+            .filter(|m| match m.state() {
+                State::Steady { path } => route.and_then(|r| r.paths.last()) != Some(path),
+                State::Canary { .. } => true,
+                State::Qualifying { .. }
+                | State::CuttingOver { .. }
+                | State::Soaking { .. }
+                | State::RollingBack { .. }
+                | State::Blocked { .. } => false,
+            })
             .map(|m| m.vetoes(None, &view, now.mono))
             .unwrap_or_default();
         let report = machine.map(|m| status::report(zone_group, m.state(), m.home()));
@@ -416,7 +493,7 @@ fn both(text: String) -> Bilingual {
     Bilingual { ja: text.clone(), en: text }
 }
 
-fn refused(text: String) -> Response {
+pub(crate) fn refused(text: String) -> Response {
     Response::Refused { reasons: vec![both(text)] }
 }
 

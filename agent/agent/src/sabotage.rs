@@ -11,11 +11,13 @@ use crate::cli;
 
 /// Every name that `--without` takes.
 #[cfg(feature = "sabotage")]
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 15] = [
     "aaaa-withhold",
     "affinity",
     "baseline-veto",
     "blame-service",
+    "brown-out",
+    "canary",
     "checkpoint",
     "egress-veto",
     "inside-address",
@@ -64,6 +66,8 @@ impl Sabotage {
             rollback: switch("rollback"),
             checkpoint: switch("checkpoint"),
             blame_service: switch("blame-service"),
+            brown_out: switch("brown-out"),
+            canary: switch("canary"),
         }
     }
 

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
+use jiff::civil::Date;
+use seimon_core::line_use::{Day, Ledger};
 use seimon_core::migration::{Checkpoint, ZoneGroup};
 use seimon_core::network_plan::{Allocation, Generation};
 use seimon_ipc::control::Bilingual;
 use seimon_journal::{Journal, Note, Opened};
+use seimon_plan::LineId;
 use serde::{Deserialize, Serialize};
 
 /// Compacted when larger than this, in bytes.
@@ -42,6 +45,12 @@ enum Record {
     EventNumbers {
         taken: u64,
     },
+    /// Who used a line on a day (at the site).
+    LineDay {
+        line: LineId,
+        date: Date,
+        day: Day,
+    },
 }
 
 impl Record {
@@ -57,6 +66,7 @@ pub(crate) struct Store {
     checkpoints: BTreeMap<ZoneGroup, Checkpoint>,
     clock_floor: Option<i64>,
     event_numbers: u64,
+    line_days: Ledger,
 }
 
 impl Store {
@@ -71,6 +81,7 @@ impl Store {
             checkpoints: BTreeMap::new(),
             clock_floor: None,
             event_numbers: 1,
+            line_days: Ledger::default(),
         };
         let mut notes: Vec<Bilingual> = notes.iter().map(told).collect();
         for record in records {
@@ -118,6 +129,7 @@ impl Store {
             }
             Record::ClockFloor { wall_ms } => self.clock_floor = self.clock_floor.max(Some(wall_ms)),
             Record::EventNumbers { taken } => self.event_numbers = self.event_numbers.max(taken),
+            Record::LineDay { line, date, day } => self.line_days.restore(line, date, day),
         }
     }
 
@@ -142,6 +154,11 @@ impl Store {
         records.extend(self.checkpoints.values().cloned().map(Box::new).map(Record::Checkpoint));
         records.extend(self.clock_floor.map(|wall_ms| Record::ClockFloor { wall_ms }));
         records.push(Record::EventNumbers { taken: self.event_numbers });
+        records.extend(self.line_days.records().map(|(line, date, day)| Record::LineDay {
+            line: line.clone(),
+            date,
+            day: day.clone(),
+        }));
         let payloads: Result<Vec<_>, _> = records
             .iter()
             .map(|record| serde_json::to_vec(record).map(|bytes| (Record::KIND, bytes)))
@@ -158,6 +175,18 @@ impl Store {
     /// Takes numbers up to this one, so that none is used twice.
     pub(crate) fn take_event_numbers(&mut self, taken: u64) -> Result<()> {
         self.append(Record::EventNumbers { taken })
+    }
+
+    /// The use of lines, as it was last written down.
+    pub(crate) fn line_days(&self) -> Ledger {
+        self.line_days.clone()
+    }
+
+    pub(crate) fn save_line_day(&mut self, line: &LineId, date: Date, day: Day) -> Result<()> {
+        if self.line_days.day(line, date) == Some(&day) {
+            return Ok(());
+        }
+        self.append(Record::LineDay { line: line.clone(), date, day })
     }
 
     pub(crate) fn save_plan(&mut self, plan: StoredPlan) -> Result<()> {

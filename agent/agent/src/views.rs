@@ -1,6 +1,6 @@
 //! What the resolver and the probe are told, derived from plan, allocation and path choice. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
@@ -12,12 +12,13 @@ use seimon_plan::{GroupId, INTERNET_GROUP, PathId, PathIpv6, ValidSitePlan, Zone
 /// Path of new flows by zone and group; `None`: blocked.
 pub(crate) type Current = BTreeMap<(ZoneId, GroupId), Option<PathId>>;
 
-/// The resolver's whole configuration. Paths that are not in `up` count as up.
+/// The resolver's whole configuration. Paths that are not in `up` count as up. `without_ipv6`: those whose IPv6 is broken.
 pub(crate) fn resolver_config(
     plan: &ValidSitePlan,
     allocation: &Allocation,
     current: &Current,
     up: &BTreeMap<PathId, PathUp>,
+    without_ipv6: &BTreeSet<PathId>,
     now: Timestamp,
 ) -> ResolverConfig {
     let paths = plan
@@ -26,6 +27,7 @@ pub(crate) fn resolver_config(
         .filter_map(|(id, path)| {
             let &(source4, source6) = allocation.path_sources.get(id)?;
             let ipv6 = match path.ipv6 {
+                _ if without_ipv6.contains(id) => Family6::Withheld,
                 PathIpv6::Native | PathIpv6::Nat66 | PathIpv6::Nptv6 => Family6::Carried,
                 PathIpv6::None => Family6::Withheld,
             };

@@ -10,7 +10,7 @@
 //!                         ▼ yes
 //!                      look4_<zone>: permit4; in an open zone simply4_<zone> → the internet; wide4, any4; else refuse
 //!                         ▼
-//!                      zg_<n>: the client's path so far (aff_<path>), else the group's current path
+//!                      zg_<n>: the client's path so far (aff_<path>), else the group's current path (or a canary's)
 //!                         ▼
 //!                      use_<n>_<path>: ct mark written, affinity refreshed
 //!  to_real ─ inside address → the path's real address; none known: refuse
@@ -21,6 +21,7 @@
 //! the permits.
 
 mod builder;
+mod canary;
 mod classify;
 mod explain;
 mod gateway;
@@ -40,6 +41,7 @@ pub(crate) fn ruleset(terrain: &Terrain<'_>) -> Result<Ruleset, CompileError> {
     let mut builder = Builder::default();
     permits::lookups(terrain, &mut builder)?;
     classify::chains(terrain, &mut builder)?;
+    canary::chains(terrain, &mut builder)?;
     translate::chains(terrain, &mut builder)?;
     gateway::chains(terrain, &mut builder)?;
     Ok(builder.finish())

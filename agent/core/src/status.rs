@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
-use crate::health::{HealthEvent, Liveness, ServiceVerdict};
+use crate::health::{Ailment, HealthEvent, Liveness, ServiceVerdict};
 use crate::migration::{BlockReason, Cause, DrainState, Manner, Notice, State, Veto, ZoneGroup};
 
 /// The same sentence(s) in both languages.
@@ -129,6 +129,28 @@ pub fn report(zone_group: &ZoneGroup, state: &State, home: &seimon_plan::PathId)
                 ),
             ),
         ),
+        State::Canary { from, to, tried, .. } => {
+            let so_far = match tried {
+                0 => Sentence::new("まだ誰も試していません。", "Nobody of them has used it yet."),
+                n => Sentence::new(
+                    format!("これまでに{n}台が試しています。"),
+                    format!("So far {n} of them have used it."),
+                ),
+            };
+            Report::new(
+                Colour::Green,
+                Actor::Nobody,
+                Sentence::new(
+                    format!(
+                        "「{zone}」の「{group}」は、一部の端末だけが経路「{to}」を試しています{pj}。ほかの人は経路「{from}」で今までどおり使えます。"
+                    ),
+                    format!(
+                        "A few devices of {group} in {zone} try path {to}{pe}; everybody else works over {from} as before."
+                    ),
+                )
+                .then(so_far),
+            )
+        }
         State::CuttingOver { from, to } => Report::new(
             Colour::Green,
             Actor::Nobody,
@@ -293,6 +315,22 @@ impl Cause {
                 format!("Path {path} carries packets again."),
             ),
             Self::NoPath { reason } => reason.sentence(),
+            Self::CanaryWell { path, clients } => Sentence::new(
+                format!("経路「{path}」を先に試した{clients}台で問題がありませんでした。"),
+                format!("The {clients} devices that tried path {path} first were well served."),
+            ),
+            Self::BrownOut { path, ailment } => Sentence::new(
+                format!("経路「{path}」は{}。", ailment.sentence().ja),
+                format!("Path {path} {}.", ailment.sentence().en),
+            ),
+            Self::FlowsFell { path, percent, before_percent } => Sentence::new(
+                format!(
+                    "経路「{path}」では通信の{percent}%しか応答がなくなりました（ふだんは{before_percent}%）。"
+                ),
+                format!(
+                    "Only {percent} % of connections over path {path} are answered now, usually {before_percent} %."
+                ),
+            ),
             Self::Left { path } => Sentence::new(
                 format!("全員が経路「{path}」から離れました。"),
                 format!("Everybody is off path {path}."),
@@ -319,6 +357,26 @@ pub fn notice(notice: &Notice) -> Sentence {
     }
 }
 
+impl Ailment {
+    /// What follows the path's name.
+    pub fn sentence(self) -> Sentence {
+        match self {
+            Self::Lossy { permille } => Sentence::new(
+                format!("通信の{}.{}%が失われています", permille / 10, permille % 10),
+                format!("loses {}.{} % of all packets", permille / 10, permille % 10),
+            ),
+            Self::Slow { millis, usual_millis } => Sentence::new(
+                format!("応答がふだんより遅くなっています（{millis}ミリ秒、ふだんは{usual_millis}ミリ秒）"),
+                format!("answers in {millis} ms, usually in {usual_millis} ms"),
+            ),
+            Self::LargeStall => Sentence::new(
+                "短い通信は通りますが、大きなデータが途中で止まります",
+                "lets short messages through, but long ones stall",
+            ),
+        }
+    }
+}
+
 /// One line of the log about health.
 pub fn health_event(event: &HealthEvent) -> Sentence {
     match event {
@@ -341,6 +399,33 @@ pub fn health_event(event: &HealthEvent) -> Sentence {
                 format!("経路「{path}」で「{service}」は{ja}。"),
                 format!("Over path {path}, {service} {en}."),
             )
+        }
+        HealthEvent::Unregistered { path, group, address } => Sentence::new(
+            format!(
+                "経路「{path}」の番号 {address} は、「{group}」のサービスに登録されていません。提供元への依頼文は `seimonctl egress letter` で作れます。"
+            ),
+            format!(
+                "The address {address} of path {path} is not registered with the services of {group}. `seimonctl egress letter` writes the letter to the provider."
+            ),
+        ),
+        HealthEvent::Ailment { path, ailment: Some(ailment) } => Sentence::new(
+            format!("経路「{path}」は{}。", ailment.sentence().ja),
+            format!("Path {path} {}.", ailment.sentence().en),
+        ),
+        HealthEvent::Ailment { path, ailment: None } => Sentence::new(
+            format!("経路「{path}」の不調はおさまりました。"),
+            format!("Path {path} is well again."),
+        ),
+        HealthEvent::Ipv6 { path, verdict } => {
+            let (ja, en) = match verdict {
+                Liveness::Up => ("IPv6 が使えます", "carries IPv6"),
+                Liveness::Down => (
+                    "IPv6 だけが使えません。IPv4 で使えるようにしています",
+                    "does not carry IPv6; names are answered with IPv4 only",
+                ),
+                Liveness::Unknown => ("IPv6 を確認中です", "is being examined for IPv6"),
+            };
+            Sentence::new(format!("経路「{path}」は{ja}。"), format!("Path {path} {en}."))
         }
         HealthEvent::Egress { path, address } => Sentence::new(
             format!("経路「{path}」から出ると、外からは {address} と見えます。"),
@@ -392,6 +477,9 @@ mod tests {
             }
         }
         states.push(State::CuttingOver { from: a.clone(), to: b.clone() });
+        for tried in [0, 3] {
+            states.push(State::Canary { from: a.clone(), to: b.clone(), until: running, tried });
+        }
         for manner in [Manner::Hard, Manner::Soft { drain: running }] {
             let cause = Cause::Commanded;
             states.push(State::RollingBack { leaving: b.clone(), to: a.clone(), cause, manner });

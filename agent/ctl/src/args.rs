@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use seimon_plan::{GroupId, PathId, ZoneId};
+use seimon_plan::{GroupId, LineId, PathId, ServiceId, ZoneId};
 
 /// Where the agent listens unless `--socket` or [`SOCKET_VARIABLE`] says otherwise.
 pub const SOCKET: &str = "/run/seimon/control.sock";
@@ -109,6 +109,23 @@ Examples:
   seimonctl migrate rollback affairs/affairs"
     )]
     Migrate(MigrateCommand),
+    /// Give a path that is a tunnel another key, without losing a connection.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  seimonctl wireguard rotate closed    make the next key; register what it prints at the hub
+  seimonctl wireguard switch closed    use it; back by itself if the hub does not answer"
+    )]
+    Wireguard(WireguardCommand),
+    /// Source addresses that the outside sees, and who must know them.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  seimonctl --lang ja egress letter affairs > letter.txt"
+    )]
+    Egress(EgressCommand),
     /// List what has happened since the agent started: at most the last 1,000 events.
     #[command(after_help = "\
 Examples:
@@ -122,6 +139,48 @@ Examples:
         #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
         since: u64,
     },
+    /// Try everything that people at the school need, and say whose job it is where something fails. Takes up to two minutes.
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "\
+Examples:
+  seimonctl acceptance
+  seimonctl --lang ja acceptance --html result.html --pdf result.pdf
+  seimonctl acceptance verify result.pdf"
+    )]
+    Acceptance {
+        #[command(flatten)]
+        pages: Pages,
+        /// Keep the signed result as data, too.
+        #[arg(long, value_name = "FILE")]
+        save: Option<PathBuf>,
+        #[command(subcommand)]
+        command: Option<AcceptanceCommand>,
+    },
+    /// Make the sheet that hangs beside the gateway: what to expect, whom to call, which cable goes where.
+    #[command(after_help = "\
+Examples:
+  seimonctl --lang ja sheet --pdf sheet.pdf
+  seimonctl sheet --plan site.toml --board board.toml --html sheet.html")]
+    Sheet {
+        #[command(flatten)]
+        pages: Pages,
+        /// The site plan (TOML). Default: the one in force.
+        #[arg(long, value_name = "FILE")]
+        plan: Option<PathBuf>,
+        /// Board file of the gateway: its ports as printed on the case.
+        #[arg(long, value_name = "FILE", default_value = BOARD)]
+        board: PathBuf,
+    },
+    /// Ask about a line's contract.
+    #[command(subcommand)]
+    Line(LineCommand),
+    /// Collect what whoever helps from afar needs, with nothing in it that leads to a person.
+    Diagnostics {
+        /// Where to put it.
+        #[arg(value_name = "FILE", default_value = "seimon-diagnostics.tar")]
+        file: PathBuf,
+    },
     /// Print a script that makes a shell complete this tool's commands and options with the Tab key.
     #[command(after_help = "\
 Examples:
@@ -133,6 +192,53 @@ Examples:
         #[arg(value_enum)]
         shell: Shell,
     },
+}
+
+/// The board file of a gateway.
+const BOARD: &str = "/etc/seimon/board.toml";
+
+/// Where pages go, and how they look.
+#[derive(Debug, clap::Args)]
+pub struct Pages {
+    /// Write the page as HTML: one file that loads nothing.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write the page as PDF (A4).
+    #[arg(long, value_name = "FILE")]
+    pub pdf: Option<PathBuf>,
+    /// Font of the PDF, with Japanese glyphs (TrueType, OpenType). Default: one that is installed.
+    #[arg(long, value_name = "FILE")]
+    pub font: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AcceptanceCommand {
+    /// Say whether a result is as the gateway signed it, and what it says. Needs no gateway.
+    Verify {
+        /// A page or a kept result: HTML, PDF or data.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The gateway's public key, as printed on an earlier page: then a result of another gateway is refused.
+        #[arg(long, value_name = "HEX")]
+        key: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum LineCommand {
+    /// Say whether a line's contract may be cancelled, and who still uses the line.
+    MayCancel {
+        /// The line, as the plan names it.
+        #[arg(value_name = "LINE", value_parser = line)]
+        line: LineId,
+        /// Days without use that are wanted.
+        #[arg(long, value_name = "DAYS", default_value_t = 35, value_parser = clap::value_parser!(u32).range(1..=366))]
+        days: u32,
+    },
+}
+
+fn line(text: &str) -> Result<LineId, String> {
+    LineId::new(text).map_err(|error| error.to_string())
 }
 
 /// Those whose completions [`Command::Completions`] prints.
@@ -197,6 +303,36 @@ pub enum MigrateCommand {
     },
     /// Show how the moves go.
     Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EgressCommand {
+    /// Write the letter that asks a service's provider to register the addresses that it sees now.
+    Letter {
+        /// Service of the plan.
+        #[arg(value_name = "SERVICE", value_parser = service)]
+        service: ServiceId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WireguardCommand {
+    /// Make the next key, if there is none, and print its public half. The tunnel goes on with the present key.
+    Rotate {
+        /// Path of the plan that is a tunnel.
+        #[arg(value_name = "PATH", value_parser = path)]
+        path: PathId,
+    },
+    /// Use the next key from now on. If the hub does not answer to it within 15 seconds, the present one is used again.
+    Switch {
+        /// Path of the plan that is a tunnel.
+        #[arg(value_name = "PATH", value_parser = path)]
+        path: PathId,
+    },
+}
+
+fn service(text: &str) -> Result<ServiceId, String> {
+    ServiceId::new(text).map_err(|error| error.to_string())
 }
 
 fn path(text: &str) -> Result<PathId, String> {

@@ -62,12 +62,18 @@ impl Client {
 
     pub(crate) fn ask(&mut self, command: Command) -> Result<Answer, ClientError> {
         let patience = match command {
-            Command::Apply { .. } | Command::Migrate { .. } => PATIENCE_FOR_CHANGES,
+            Command::Apply { .. } | Command::Migrate { .. } | Command::Wireguard { .. } => {
+                PATIENCE_FOR_CHANGES
+            }
             Command::Status
             | Command::PlanShow
             | Command::PlanDiff { .. }
             | Command::Explain { .. }
-            | Command::Events { .. } => PATIENCE,
+            | Command::Events { .. }
+            | Command::EgressLetter { .. }
+            | Command::Acceptance { .. }
+            | Command::LineUse { .. }
+            | Command::Diagnostics => PATIENCE,
         };
         self.send(command)?;
         let line = self.line(Some(Instant::now() + patience))?;

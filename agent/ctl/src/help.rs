@@ -111,7 +111,13 @@ fn japanese(command: Command, name: &str) -> Command {
         };
         let words = argument.clone().help(of_argument(name, id)).help_heading(heading);
         // The words of clap's own are English.
-        let words = if matches!(id, "lang" | "shell") { words.hide_possible_values(true) } else { words };
+        let words = if matches!(id, "lang" | "shell") {
+            words.hide_possible_values(true)
+        } else if matches!(id, "days" | "file" | "board") {
+            words.hide_default_value(true)
+        } else {
+            words
+        };
         command = match id {
             "help" | "version" => command.arg(words),
             _ => command.mut_arg(id, |_| words),
@@ -205,6 +211,26 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
         "migrate resume" => ("止めておいた移行を再開します。", ""),
         "migrate rollback" => ("前の経路へ戻します。作業中の人は、終わるまで今の経路を使えます。", ""),
         "migrate status" => ("移行の進み具合を表示します。", ""),
+        "egress" => (
+            "外からどの番号に見えるか、それをだれに登録してもらうか。",
+            "\
+例:
+  seimonctl --lang ja egress letter affairs > letter.txt",
+        ),
+        "egress letter" => {
+            ("今の番号の登録を、サービス提供元に頼む文を書きます。", "")
+        }
+        "wireguard" => (
+            "トンネルの経路の鍵を、接続を切らずに取り替えます。",
+            "\
+例:
+  seimonctl wireguard rotate closed    次の鍵を作る（公開鍵をセンターへ登録）
+  seimonctl wireguard switch closed    次の鍵を使う（だめなら自動で戻る）",
+        ),
+        "wireguard rotate" => ("次の鍵を作り、公開鍵を表示します。今の鍵はそのまま使います。", ""),
+        "wireguard switch" => {
+            ("次の鍵を使います。応答がなければ、15 秒で今の鍵に戻ります。", "")
+        }
         "events" => (
             "起動後に起きたことを表示します。直近の 1,000 件までです。",
             "\
@@ -212,6 +238,25 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
   seimonctl events
   seimonctl --json events --follow | jq .kind",
         ),
+        "acceptance" => (
+            "開通試験をします。だめなものは、だれの仕事かを示します。",
+            "\
+例:
+  seimonctl acceptance
+  seimonctl --lang ja acceptance --html result.html --pdf result.pdf
+  seimonctl acceptance verify result.pdf",
+        ),
+        "acceptance verify" => ("開通試験の結果が、署名されたままかを確かめて表示します。", ""),
+        "sheet" => (
+            "箱のそばに貼る紙を作ります。連絡先、線の差し込み口など。",
+            "\
+例:
+  seimonctl --lang ja sheet --pdf sheet.pdf
+  seimonctl sheet --plan site.toml --board board.toml --html sheet.html",
+        ),
+        "line" => ("回線の契約について調べます。", ""),
+        "line may-cancel" => ("回線を解約できるか、まだ使っているものは何かを答えます。", ""),
+        "diagnostics" => ("助ける人のための資料をまとめます。個人の情報は入りません。", ""),
         "completions" => (
             "Tab キーで続きを補うための、シェルのスクリプトを表示します。",
             "\
@@ -235,7 +280,22 @@ fn of_argument(command: &str, id: &str) -> &'static str {
             "表示の言語: ja（日本語）または en（英語）。指定がなければ\n\
              環境変数 LC_ALL、LC_MESSAGES、LANG に従う"
         }
+        "file" if command == "diagnostics" => "書き出すファイル [既定値: seimon-diagnostics.tar]",
+        "file" if command == "acceptance verify" => "結果のページまたは記録（HTML、PDF、データ）",
         "file" => "計画のファイル (TOML)",
+        "html" => "ページを HTML で書き出す（1 つのファイルで完結）",
+        "pdf" => "ページを PDF（A4）で書き出す",
+        "font" => "PDF の書体のファイル（日本語を含むもの）。指定がなければ、\n機器に入っているもの",
+        "save" => "署名された結果を、データとしても保存する",
+        "key" => "箱の公開鍵（前のページにあるもの）。別の箱の結果なら断る",
+        "plan" => "計画のファイル (TOML)。指定がなければ、使用中の計画",
+        "line" => "回線。計画にある名前で書く",
+        "service" => "サービス。計画にある名前で書く",
+        "path" => "経路。計画にある、トンネルの経路の名前で書く",
+        "days" => "使われない日が何日続けばよいか [既定値: 35]",
+        "board" if command == "sheet" => {
+            "機種定義のファイル（差し込み口の名前）\n[既定値: /etc/seimon/board.toml]"
+        }
         "board" => {
             "ゲートウェイの機種定義のファイル（差込口など）。\nゲートウェイでは /etc/seimon/board.toml"
         }

@@ -7,13 +7,19 @@
 //! ```
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 the agent is not reachable, 4 not allowed.
 
+mod acceptance;
 mod answers;
 pub mod args;
 mod client;
+mod diagnostics;
 mod help;
+mod line_use;
+mod paper;
+mod papers;
 mod plan_file;
 mod run;
 mod screen;
+mod sheet;
 mod status;
 mod words;
 

@@ -58,10 +58,7 @@ pub(crate) enum Why {
 
 /// `Ok(Err(…))`: read, and found wanting.
 pub(crate) fn check(file: &Path, board: &Path) -> Result<Result<(), PlanErrors>, Unreadable> {
-    let board_text = text_of(board, LARGEST_BOARD)?;
-    let board_name = board.display().to_string();
-    let board = Board::parse(&board_text, &board_name)
-        .map_err(|error| Unreadable { file: board_name, why: Why::Board(error) })?;
+    let board = self::board(board)?;
     // One byte more than is allowed, so that the plan's own rule speaks.
     let bytes = bytes_of(file, seimon_plan::LARGEST + 1)?;
     let name = file.display().to_string();
@@ -72,9 +69,21 @@ pub(crate) fn check(file: &Path, board: &Path) -> Result<Result<(), PlanErrors>,
     Ok(checked.map(|_| ()))
 }
 
+/// A board file.
+pub(crate) fn board(file: &Path) -> Result<Board, Unreadable> {
+    let text = text_of(file, LARGEST_BOARD)?;
+    let file = file.display().to_string();
+    Board::parse(&text, &file).map_err(|error| Unreadable { file, why: Why::Board(error) })
+}
+
+/// A plan's text.
+pub(crate) fn text(file: &Path) -> Result<String, Unreadable> {
+    text_of(file, seimon_plan::LARGEST)
+}
+
 /// A plan's text to be sent, and its absolute path: files that it names lie beside it.
 pub(crate) fn to_send(file: &Path) -> Result<(String, String), Unreadable> {
-    let text = text_of(file, seimon_plan::LARGEST)?;
+    let text = self::text(file)?;
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     Ok((text, absolute.display().to_string()))
 }

@@ -4,9 +4,12 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use seimon_ipc::control::{Command as Ask, Follow, MigrateAction, Response};
+use seimon_ipc::control::{Command as Ask, Follow, MigrateAction, Response, WireguardAction};
 
-use crate::args::{Args, Command, Lang, MigrateCommand, PlanCommand, ZoneGroup};
+use crate::args::{
+    AcceptanceCommand, Args, Command, EgressCommand, Lang, LineCommand, MigrateCommand, PlanCommand,
+    WireguardCommand, ZoneGroup,
+};
 use crate::client::{Allowed, Answer, Client, ClientError, Followed};
 use crate::plan_file::{self, CheckedPlan, Unreadable};
 use crate::screen::Look;
@@ -14,7 +17,7 @@ use crate::words::{self, pick, say};
 use crate::{answers, status};
 
 /// Why a command did not succeed.
-enum Failure {
+pub(crate) enum Failure {
     /// Printed already, or for the exit code alone.
     Refused,
     Client(ClientError),
@@ -26,6 +29,8 @@ enum Failure {
     /// The agent's answer is one to another question.
     WrongAnswer,
     File(Unreadable),
+    /// Said already in the reader's language.
+    Told(String),
     Output(io::Error),
 }
 
@@ -47,12 +52,12 @@ impl From<io::Error> for Failure {
     }
 }
 
-struct Shell<'a> {
-    socket: &'a Path,
-    lang: Lang,
-    json: bool,
-    look: Look,
-    out: io::StdoutLock<'a>,
+pub(crate) struct Shell<'a> {
+    pub(crate) socket: &'a Path,
+    pub(crate) lang: Lang,
+    pub(crate) json: bool,
+    pub(crate) look: Look,
+    pub(crate) out: io::StdoutLock<'a>,
 }
 
 /// Does what the command line says and prints the outcome.
@@ -101,6 +106,7 @@ fn outcome(lang: Lang, socket: &Path, failure: Failure) -> (u8, String) {
             (1, say(lang, "エージェントの返答が質問に合いません。", "the agent answered another question"))
         }
         Failure::File(error) => (1, error.in_words(lang)),
+        Failure::Told(text) => (1, text),
         // The reader has seen enough, as with `| head`.
         Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => (0, String::new()),
         Failure::Output(error) => (1, error.to_string()),
@@ -126,8 +132,26 @@ impl Shell<'_> {
                 self.ask(Ask::Apply { plan, file }, false)
             }
             Command::Explain { from, to } => self.ask(Ask::Explain { from, to }, false),
+            Command::Acceptance { command: Some(AcceptanceCommand::Verify { file, key }), .. } => {
+                self.verify(&file, key.as_deref())
+            }
+            Command::Acceptance { pages, save, command: None } => self.acceptance(&pages, save.as_deref()),
+            Command::Sheet { pages, plan, board } => self.sheet(&pages, plan.as_deref(), &board),
+            Command::Line(LineCommand::MayCancel { line, days }) => {
+                self.ask(Ask::LineUse { line, days }, false)
+            }
+            Command::Diagnostics { file } => self.diagnostics(&file),
             Command::Completions { shell } => {
                 Ok(self.out.write_all(&crate::help::completions(shell, self.lang))?)
+            }
+            Command::Egress(EgressCommand::Letter { service }) => {
+                self.ask(Ask::EgressLetter { service }, false)
+            }
+            Command::Wireguard(WireguardCommand::Rotate { path }) => {
+                self.ask(Ask::Wireguard { path, action: WireguardAction::Rotate }, false)
+            }
+            Command::Wireguard(WireguardCommand::Switch { path }) => {
+                self.ask(Ask::Wireguard { path, action: WireguardAction::Switch }, false)
             }
             Command::Migrate(MigrateCommand::Status) => self.ask(Ask::Status, true),
             Command::Migrate(MigrateCommand::Start { which, to }) => {
@@ -197,7 +221,10 @@ impl Shell<'_> {
             | Response::Diff { .. }
             | Response::Done { .. }
             | Response::Explanation(_)
-            | Response::Events { .. } => kind_of_answer(&answer.response) == question,
+            | Response::Events { .. }
+            | Response::Acceptance(_)
+            | Response::LineUse(_)
+            | Response::Diagnostics(_) => kind_of_answer(&answer.response) == question,
         };
         if !fits {
             return Err(Failure::WrongAnswer);
@@ -228,6 +255,9 @@ impl Shell<'_> {
             Response::Events { events } => {
                 events.iter().map(|event| format!("{}\n", answers::event(lang, event))).collect()
             }
+            Response::LineUse(answer) => crate::line_use::answer(lang, look, answer),
+            // Their commands do not come here.
+            Response::Acceptance(_) | Response::Diagnostics(_) => return Err(Failure::WrongAnswer),
             Response::Refused { reasons } => {
                 if !self.json {
                     self.refusal(reasons)?;
@@ -241,6 +271,28 @@ impl Shell<'_> {
             self.out.write_all(text.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// One question outside [`Self::ask`]: refusals are told, and are errors.
+    pub(crate) fn put(&self, command: Ask) -> Result<Response, Failure> {
+        let answer = Client::connect(self.socket)?.ask(command)?;
+        match answer.response {
+            Response::Refused { reasons } => {
+                self.refusal(&reasons)?;
+                Err(Failure::Refused)
+            }
+            Response::NotAllowed { reason } => Err(Failure::NotAllowed { reason }),
+            Response::Malformed { reason } => Err(Failure::Malformed(reason)),
+            other @ (Response::Status(_)
+            | Response::Plan { .. }
+            | Response::Diff { .. }
+            | Response::Done { .. }
+            | Response::Explanation(_)
+            | Response::Events { .. }
+            | Response::Acceptance(_)
+            | Response::LineUse(_)
+            | Response::Diagnostics(_)) => Ok(other),
+        }
     }
 
     fn refusal(&self, reasons: &[seimon_ipc::control::Bilingual]) -> io::Result<()> {
@@ -264,7 +316,10 @@ impl Shell<'_> {
                     | Response::Plan { .. }
                     | Response::Diff { .. }
                     | Response::Done { .. }
-                    | Response::Explanation(_) => return Err(Failure::WrongAnswer),
+                    | Response::Explanation(_)
+                    | Response::Acceptance(_)
+                    | Response::LineUse(_)
+                    | Response::Diagnostics(_) => return Err(Failure::WrongAnswer),
                 },
             }
             self.out.flush()?;
@@ -285,6 +340,9 @@ enum Kind {
     Done,
     Explanation,
     Events,
+    Acceptance,
+    LineUse,
+    Diagnostics,
     NotDone,
 }
 
@@ -293,9 +351,14 @@ fn kind_of_question(command: &Ask) -> Kind {
         Ask::Status => Kind::Status,
         Ask::PlanShow => Kind::Plan,
         Ask::PlanDiff { .. } => Kind::Diff,
-        Ask::Apply { .. } | Ask::Migrate { .. } => Kind::Done,
+        Ask::Apply { .. } | Ask::Migrate { .. } | Ask::Wireguard { .. } | Ask::EgressLetter { .. } => {
+            Kind::Done
+        }
         Ask::Explain { .. } => Kind::Explanation,
         Ask::Events { .. } => Kind::Events,
+        Ask::Acceptance { .. } => Kind::Acceptance,
+        Ask::LineUse { .. } => Kind::LineUse,
+        Ask::Diagnostics => Kind::Diagnostics,
     }
 }
 
@@ -307,6 +370,9 @@ fn kind_of_answer(response: &Response) -> Kind {
         Response::Done { .. } => Kind::Done,
         Response::Explanation(_) => Kind::Explanation,
         Response::Events { .. } => Kind::Events,
+        Response::Acceptance(_) => Kind::Acceptance,
+        Response::LineUse(_) => Kind::LineUse,
+        Response::Diagnostics(_) => Kind::Diagnostics,
         Response::Refused { .. } | Response::NotAllowed { .. } | Response::Malformed { .. } => Kind::NotDone,
     }
 }

@@ -1,6 +1,8 @@
 //! The one screen for somebody who is not an engineer.
 
-use seimon_ipc::control::{DataplaneStatus, GroupStatus, Light, PathStatus, ServiceStatus, Status};
+use seimon_ipc::control::{
+    DataplaneStatus, GroupStatus, Light, PathStatus, ServiceStatus, Status, TunnelStatus,
+};
 use seimon_plan::PathId;
 
 use crate::args::Lang;
@@ -144,7 +146,36 @@ fn paths(lang: Lang, paths: &[PathStatus]) -> String {
             egress.join(", "),
         ]);
     }
-    table(2, &rows)
+    let mut text = table(2, &rows);
+    for (name, tunnel) in paths.iter().filter_map(|path| Some((&path.path, path.tunnel.as_ref()?))) {
+        text.push_str(&tunnel_line(lang, name, tunnel));
+    }
+    text
+}
+
+/// Below the table: who the far end is, when it was last heard of, which key it must know.
+fn tunnel_line(lang: Lang, name: &PathId, tunnel: &TunnelStatus) -> String {
+    let TunnelStatus { public_key, endpoint, handshake_s, received, sent, problem } = tunnel;
+    if let Some(problem) = problem {
+        return format!("  {name}: {}\n", clean(problem));
+    }
+    let none = say(lang, "不明", "not known");
+    let endpoint = endpoint.map_or(none.clone(), |endpoint| endpoint.to_string());
+    let key = public_key.as_deref().map_or(none, clean);
+    let age = match (lang, handshake_s) {
+        (Lang::Ja, Some(age)) => format!("{}前", words::duration(lang, age.saturating_mul(1_000))),
+        (Lang::En, Some(age)) => format!("{} ago", words::duration(lang, age.saturating_mul(1_000))),
+        (Lang::Ja, None) => "なし".to_owned(),
+        (Lang::En, None) => "never".to_owned(),
+    };
+    match lang {
+        Lang::Ja => format!(
+            "  {name}: センター {endpoint}、最後の握手 {age}、受信 {received} B、送信 {sent} B、公開鍵 {key}\n"
+        ),
+        Lang::En => format!(
+            "  {name}: hub {endpoint}, last handshake {age}, {received} B in, {sent} B out, public key {key}\n"
+        ),
+    }
 }
 
 fn services(lang: Lang, services: &[ServiceStatus]) -> String {

@@ -56,6 +56,7 @@ pub(crate) fn state(lang: Lang, state: &str) -> String {
     let (ja, en) = match state {
         "Steady" => ("安定", "steady"),
         "Qualifying" => ("移行先を確認中", "testing the new path"),
+        "Canary" => ("一部の端末で試行中", "a few devices try it"),
         "CuttingOver" => ("切替中", "moving"),
         "Soaking" => ("様子見", "watching after the move"),
         "RollingBack" => ("切り戻し中", "going back"),
@@ -79,6 +80,12 @@ pub(crate) fn path_health(lang: Lang, health: &str) -> String {
         "up" => ("使える", "up"),
         "down" => ("不通", "down"),
         "unknown" => ("確認中", "not known yet"),
+        "lossy" => ("通信の一部が失われる", "loses packets"),
+        "slow" => ("遅い", "slow"),
+        "large-stall" => ("大きなデータが止まる", "long messages stall"),
+        "well" => ("不調がおさまった", "well again"),
+        "ipv6-up" => ("IPv6 が使える", "IPv6 works"),
+        "ipv6-down" => ("IPv6 だけ不通", "IPv6 is broken"),
         other => return clean(other),
     };
     say(lang, ja, en)
@@ -103,7 +110,7 @@ pub(crate) fn to_do(lang: Lang, group: &GroupStatus) -> Option<String> {
             format!("再開するには:\n  seimonctl migrate resume {name}"),
             format!("to go on:\n  seimonctl migrate resume {name}"),
         ),
-        "Qualifying" | "CuttingOver" | "Soaking" => (
+        "Qualifying" | "Canary" | "CuttingOver" | "Soaking" => (
             format!("自動で進みます。待っていてください。元に戻すには:\n  seimonctl migrate rollback {name}"),
             format!("it goes on by itself; wait. To go back:\n  seimonctl migrate rollback {name}"),
         ),

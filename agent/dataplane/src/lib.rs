@@ -15,11 +15,13 @@ mod nft;
 mod ours;
 mod rt;
 mod socket;
+mod tunnel;
 mod watch;
 
 pub use fake::{Container, Fake, Kernel, Table};
 pub use faulty::{Faulty, Moment};
 pub use linux::Linux;
+pub use tunnel::{Made, PrivateKey};
 pub use watch::{Event, Watch};
 
 use rustix::io::Errno;

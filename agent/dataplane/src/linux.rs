@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use seimon_board::{InterfaceName, MacAddress};
 use seimon_core::network_plan::{
-    AffinityEntry, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, Key, KeyPart, Observed,
+    AffinityEntry, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, Key, KeyPart, LinkKind, Observed,
     PathIndex, Sysctl, TableState,
 };
 
@@ -18,6 +18,7 @@ use crate::conntrack::Conntrack;
 use crate::nf::{Elements, NfTables, Put};
 use crate::ours::Ours;
 use crate::rt::Router;
+use crate::tunnel::Tunnels;
 use crate::watch::Watch;
 use crate::{failure, listing, nft};
 
@@ -33,6 +34,7 @@ pub struct Linux {
     tables: NfTables,
     conntrack: Conntrack,
     ours: Ours,
+    tunnels: Tunnels,
 }
 
 /// The set that holds who keeps using the path.
@@ -67,7 +69,13 @@ impl Linux {
         let ours = Ours::default();
         ours.add_port(router.port());
         ours.add_port(tables.port());
-        Ok(Self { router, tables, conntrack, ours })
+        Ok(Self { router, tables, conntrack, ours, tunnels: Tunnels::default() })
+    }
+
+    /// Names the program (`seimon-tunnel`) that carries tunnels where the kernel has no WireGuard. Its processes, and their
+    /// interfaces, end with this `Linux`.
+    pub fn carry_tunnels_with(&mut self, program: &Path) {
+        self.tunnels.set_program(program);
     }
 
     /// A subscription to changes by others than this `Linux`.
@@ -114,8 +122,20 @@ impl Linux {
             Change::Kill(which) => {
                 self.conntrack.kill(which).map(|_| ()).map_err(|error| failure("delete flows", error))
             }
-            Change::LinkUp(link) => self.router.link_up(link),
-            Change::LinkRemove(name) => self.router.remove_link(name),
+            Change::LinkUp(link) => {
+                if link.kind == LinkKind::Tunnel {
+                    self.tunnels.make(&mut self.router, &link.name)?;
+                }
+                self.router.link_up(link)
+            }
+            Change::LinkRemove(name) => {
+                self.tunnels.forget(name);
+                self.router.remove_link(name)
+            }
+            Change::TunnelSet { interface, tunnel } => self.tunnels.configure(interface, tunnel),
+            Change::TunnelEndpoint { interface, peer, endpoint } => {
+                self.tunnels.set_endpoint(interface, *peer, *endpoint)
+            }
             Change::AddressAdd(address) => self.router.add_address(address),
             Change::AddressRemove(address) => self.router.remove_address(address),
             Change::RouteReplace(route) => self.router.replace_route(route),
@@ -169,6 +189,7 @@ impl Dataplane for Linux {
         Ok(Observed {
             interfaces: links.iter().map(|link| (link.name.clone(), link.up)).collect(),
             links: links.ours(),
+            tunnels: self.tunnels.states(&links),
             addresses: self.router.addresses(&links)?.into_iter().collect(),
             routes: self.router.routes(&links)?.into_iter().collect(),
             rules: self.router.rules()?.into_iter().collect(),

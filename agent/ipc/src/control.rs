@@ -3,11 +3,13 @@
 //!
 //! Peers are root, the agent's own user and members of its group (`SO_PEERCRED`); others are told so and cut off.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use schemars::JsonSchema;
-use seimon_plan::{GroupId, PathId, ServiceId, SiteId, ZoneId};
+use seimon_plan::{GroupId, LineId, PathId, ServiceId, SiteId, ZoneId};
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::report::{AcceptanceProgress, AcceptanceRun, Diagnostics, LineUse};
 
 pub const VERSION: u32 = 1;
 
@@ -44,11 +46,32 @@ pub enum Command {
         group: GroupId,
         action: MigrateAction,
     },
+    /// Another key for a path that is a tunnel.
+    Wireguard {
+        path: PathId,
+        action: WireguardAction,
+    },
     Events {
         follow: Follow,
         #[serde(default)]
         since: u64,
     },
+    /// The acceptance test (開通試験): at most two minutes.
+    Acceptance {
+        run: AcceptanceRun,
+    },
+    /// May the line's contract be cancelled, after so many quiet days?
+    LineUse {
+        line: LineId,
+        days: u32,
+    },
+    /// The letter that asks a service's provider to register the addresses seen now.
+    EgressLetter {
+        service: ServiceId,
+    },
+    /// What whoever helps from afar needs, without anything that leads to a person.
+    #[serde(deserialize_with = "nothing_else")]
+    Diagnostics,
 }
 
 /// Beside the tag of a variant without fields serde lets any key pass, `deny_unknown_fields` or not.
@@ -71,6 +94,15 @@ pub enum MigrateAction {
     Pause,
     Resume,
     Rollback,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WireguardAction {
+    /// Make the next key and tell its public half, which the hub is to know before the switch.
+    Rotate,
+    /// Use the next key; back by itself where the hub does not answer to it.
+    Switch,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -103,6 +135,9 @@ pub enum Response {
     Events {
         events: Vec<Event>,
     },
+    Acceptance(AcceptanceProgress),
+    LineUse(Box<LineUse>),
+    Diagnostics(Diagnostics),
     /// The peer may not ask.
     NotAllowed {
         reason: String,
@@ -159,13 +194,31 @@ pub struct PathStatus {
     pub rtt_ms: Option<f64>,
     /// Source addresses that the outside sees.
     pub egress: Vec<IpAddr>,
+    /// Of a path that is a tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<TunnelStatus>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TunnelStatus {
+    /// The school's, which the hub must know; none where its file cannot be used.
+    pub public_key: Option<String>,
+    /// Where the hub is now.
+    pub endpoint: Option<SocketAddr>,
+    /// Seconds since the last handshake. Its age says nothing about health: `health` does.
+    pub handshake_s: Option<u64>,
+    /// Bytes inside the tunnel.
+    pub received: u64,
+    pub sent: u64,
+    /// Why there is none.
+    pub problem: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GroupStatus {
     pub zone: ZoneId,
     pub group: GroupId,
-    /// `Steady`, `Qualifying`, `CuttingOver`, `Soaking`, `RollingBack`, `Blocked`.
+    /// `Steady`, `Qualifying`, `Canary`, `CuttingOver`, `Soaking`, `RollingBack`, `Blocked`.
     pub state: String,
     /// Path of new flows; none when blocked.
     pub path: Option<PathId>,
@@ -264,7 +317,12 @@ mod tests {
             Command::PlanDiff { plan: plan.clone(), file: file.clone() },
             Command::Apply { plan, file },
             Command::Explain { from: "10.1.0.23".to_owned(), to: "saas.example.jp".to_owned() },
+            Command::Wireguard { path: PathId::new("closed").unwrap(), action: WireguardAction::Switch },
             Command::Events { follow: Follow::Yes, since: 7 },
+            Command::EgressLetter { service: ServiceId::new("saas").unwrap() },
+            Command::Acceptance { run: AcceptanceRun::Begin },
+            Command::LineUse { line: LineId::new("carrier").unwrap(), days: 35 },
+            Command::Diagnostics,
         ];
         commands.extend(
             [

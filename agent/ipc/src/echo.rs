@@ -13,7 +13,8 @@
 //!    │                          │         20 │ source address           │
 //! 32 └──────────────────────────┘         36 └─(IPv4: 4 bytes, then 0)──┘
 //! ```
-//! The answer is at most 1.2 times the request, so the service is of no use as an amplifier.
+//! A longer request is padded with zeros, and so is its answer, to the same length: so it is seen whether packets of full
+//! size pass. The answer is at most 1.2 times the request, so the service is of no use as an amplifier.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -30,9 +31,24 @@ pub fn request(nonce: u64) -> [u8; REQUEST_LEN] {
     packet
 }
 
+/// A request of `length` bytes, at least [`REQUEST_LEN`].
+pub fn request_of(nonce: u64, length: usize) -> Vec<u8> {
+    let mut packet = request(nonce).to_vec();
+    packet.resize(length.max(REQUEST_LEN), 0);
+    packet
+}
+
+/// What the echo service sends back for a packet that came from `seen`; `None`: nothing.
+pub fn answer_to(packet: &[u8], seen: SocketAddr) -> Option<Vec<u8>> {
+    let nonce = parse_request(packet)?;
+    let mut answer = answer(nonce, seen).to_vec();
+    answer.resize(packet.len().max(ANSWER_LEN), 0);
+    Some(answer)
+}
+
 /// The nonce of a well-formed request.
 pub fn parse_request(packet: &[u8]) -> Option<u64> {
-    if packet.len() != REQUEST_LEN || &packet[..8] != REQUEST_MAGIC {
+    if packet.len() < REQUEST_LEN || &packet[..8] != REQUEST_MAGIC {
         return None;
     }
     packet[8..16].try_into().ok().map(u64::from_be_bytes)
@@ -59,7 +75,7 @@ pub fn answer(nonce: u64, seen: SocketAddr) -> [u8; ANSWER_LEN] {
 
 /// Nonce and observed source of a well-formed answer.
 pub fn parse_answer(packet: &[u8]) -> Option<(u64, SocketAddr)> {
-    if packet.len() != ANSWER_LEN || &packet[..8] != ANSWER_MAGIC {
+    if packet.len() < ANSWER_LEN || &packet[..8] != ANSWER_MAGIC {
         return None;
     }
     let nonce = u64::from_be_bytes(packet[8..16].try_into().ok()?);
@@ -83,6 +99,19 @@ mod tests {
             let seen: SocketAddr = seen.parse().unwrap();
             assert_eq!(parse_answer(&answer(9, seen)), Some((9, seen)));
         }
+    }
+
+    #[test]
+    fn a_long_request_has_an_answer_as_long_and_a_short_one_no_longer_than_it_was() {
+        let seen: SocketAddr = "192.0.2.2:4000".parse().unwrap();
+        for length in [REQUEST_LEN, 40, 1472] {
+            let request = request_of(7, length);
+            assert_eq!(request.len(), length);
+            let answer = answer_to(&request, seen).unwrap();
+            assert_eq!(answer.len(), length.max(ANSWER_LEN));
+            assert_eq!(parse_answer(&answer), Some((7, seen)));
+        }
+        assert_eq!(answer_to(b"hello", seen), None);
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! probe → agent   Watched               how they ended: at once where one was lost lately or an address is new, else gathered
 //! agent → probe   Check
 //! probe → agent   Checked               exactly one for each, within its timeout
+//! agent → probe   Trial                 of an acceptance test
+//! probe → agent   Tried                 exactly one for each, within its timeout
 //! ```
 //! While there are echoes to be sent, the probe is never silent for [`SILENCE`] longer than an echo may take.
 
@@ -20,7 +22,7 @@ use seimon_board::{InterfaceName, MacAddress};
 use seimon_plan::{PathId, ServiceId, ZoneId};
 use serde::{Deserialize, Serialize};
 
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A probe that has echoes to send and says nothing for so long, besides an interval and a timeout, is not well.
 pub const SILENCE: Duration = Duration::from_secs(5);
@@ -30,11 +32,11 @@ pub const SOCKET_FD: i32 = 3;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
-#[expect(clippy::large_enum_variant, reason = "made, written and dropped one at a time")]
 pub enum ToProbe {
     Configure { hosts: Vec<Host> },
     Watch { echoes: Vec<EchoWatch> },
     Check(CheckJob),
+    Trial(TrialJob),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +46,7 @@ pub enum FromProbe {
     Configured { error: Option<String> },
     Watched { results: Vec<Watched> },
     Checked { job: u64, outcome: CheckOutcome },
+    Tried { job: u64, outcome: TrialOutcome },
 }
 
 /// One interface of the probe host: in a zone, pinned to a path.
@@ -74,6 +77,12 @@ pub struct EchoWatch {
     pub every_ms: u64,
     /// From sending to being lost.
     pub timeout_ms: u64,
+    /// Bytes of a request, [`crate::echo::REQUEST_LEN`] or more. A longer one is not fragmented on its way, and only an
+    /// answer of the same length counts.
+    pub length: u16,
+    /// So many in a row without an answer are a silence, told as lost before their time is over. Absent: each has its time.
+    #[serde(default)]
+    pub silence: Option<u32>,
 }
 
 /// Echoes of a watch that have ended, the oldest first.
@@ -135,4 +144,64 @@ pub enum Stage {
     Tls,
     Http,
     Body,
+}
+
+/// One trial of an acceptance test, from the host of (zone, path).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrialJob {
+    /// Named in the result; numbers of trials and of checks are apart.
+    pub job: u64,
+    pub zone: ZoneId,
+    pub path: PathId,
+    pub trial: Trial,
+    pub timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Trial {
+    /// `server` is asked for `name`, as a client does.
+    Name { server: IpAddr, name: String },
+    /// The whole of a check.
+    Check { check: CheckJob },
+    /// A TCP connection, closed at once. `hops`: how many routers its packets may pass.
+    Connect { target: SocketAddr, hops: Option<u8> },
+    /// The check's page is loaded, for `for_ms` at most, and thrown away.
+    Load { check: CheckJob, for_ms: u64 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TrialOutcome {
+    /// Name, check: it went well.
+    Well {
+        took_us: u64,
+    },
+    /// Name, check, load: it ended at this stage.
+    Stopped {
+        stage: Stage,
+        reason: String,
+    },
+    Connected {
+        took_us: u64,
+    },
+    /// A reset, or an ICMP message that says "prohibited".
+    Refused {
+        took_us: u64,
+    },
+    /// The network says that nobody is there.
+    NobodyThere {
+        took_us: u64,
+    },
+    Silent,
+    /// Bytes of the body, and the time that they took.
+    Loaded {
+        bytes: u64,
+        took_us: u64,
+    },
+    /// The probe could not do it.
+    NotTried {
+        reason: String,
+    },
 }

@@ -20,6 +20,7 @@ pub mod host;
 mod pulse;
 pub mod session;
 mod source;
+mod trial;
 
 pub use session::{End, ProbeError, run};
 pub use source::Source;

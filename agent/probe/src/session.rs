@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use seimon_ipc::frame::{self, FrameError, LineBuffer};
 use seimon_ipc::probe::{
-    CheckJob, CheckOutcome, EchoOutcome, EchoWatch, FromProbe, Host, Stage, ToProbe, VERSION,
+    CheckJob, CheckOutcome, EchoOutcome, EchoWatch, FromProbe, Host, Stage, ToProbe, TrialJob, TrialOutcome,
+    VERSION,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use crate::echo::echo;
 use crate::host::{self, HostError};
 use crate::pulse::{Measure, Pulses};
 use crate::source::{Source, Sources, sources};
+use crate::trial::attempt;
 
 /// Checks under way at once.
 pub const MOST_CHECKS: usize = 64;
@@ -137,6 +139,7 @@ pub async fn serve(
             match frame::decode(&line).map_err(ProbeError::Frame)? {
                 ToProbe::Watch { echoes } => pulses = jobs.watch(echoes),
                 ToProbe::Check(job) => jobs.check(job),
+                ToProbe::Trial(job) => jobs.attempt(job),
                 ToProbe::Configure { hosts: wanted } if wanted == hosts => {
                     tell(&mut writer, &FromProbe::Configured { error: None }).await?;
                 }
@@ -161,6 +164,7 @@ pub async fn serve(
                     jobs.checks -= 1;
                     tell(&mut writer, &FromProbe::Checked { job, outcome }).await?;
                 }
+                Done::Trial(job, outcome) => tell(&mut writer, &FromProbe::Tried { job, outcome }).await?,
                 Done::Echo(watch, outcome) => pulses.handle_measured(watch, outcome, Instant::now()),
             },
             rings = alarm.rings() => rings.map_err(ProbeError::Timer)?,
@@ -185,6 +189,7 @@ struct Jobs {
 
 enum Done {
     Check(u64, CheckOutcome),
+    Trial(u64, TrialOutcome),
     Echo(u64, EchoOutcome),
 }
 
@@ -194,9 +199,10 @@ impl Jobs {
         Pulses::new(echoes, &self.sources, Instant::now())
     }
 
-    fn measure(&mut self, Measure { watch, source, target, timeout }: Measure) {
-        self.running
-            .spawn(async move { Done::Echo(watch, echo(&source, target, timeout.min(LONGEST)).await) });
+    fn measure(&mut self, Measure { watch, source, target, length, timeout }: Measure) {
+        self.running.spawn(async move {
+            Done::Echo(watch, echo(&source, target, length, timeout.min(LONGEST)).await)
+        });
     }
 
     fn check(&mut self, job: CheckJob) {
@@ -212,6 +218,18 @@ impl Jobs {
                 Some(source) => check(&source, &job, &trust, limit(job.timeout_ms)).await,
             };
             Done::Check(job.job, outcome)
+        });
+    }
+
+    fn attempt(&mut self, job: TrialJob) {
+        let source = self.source(&job.zone, &job.path);
+        let trust = self.trust.clone();
+        self.running.spawn(async move {
+            let outcome = match source {
+                None => TrialOutcome::NotTried { reason: "the probe has no such host".to_owned() },
+                Some(source) => attempt(&source, &job.trial, &trust, limit(job.timeout_ms)).await,
+            };
+            Done::Trial(job.job, outcome)
         });
     }
 

@@ -65,9 +65,20 @@ impl Source {
     }
 
     pub(crate) async fn tcp(&self, target: SocketAddr) -> io::Result<TcpStream> {
+        self.tcp_within(target, None).await
+    }
+
+    /// A connection whose packets pass at most so many routers.
+    pub(crate) async fn tcp_within(&self, target: SocketAddr, hops: Option<u8>) -> io::Result<TcpStream> {
         let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.bind(self.address_towards(target)?)?;
         socket.bind_device(Some(self.interface.as_str().as_bytes()))?;
+        if let Some(hops) = hops {
+            match target {
+                SocketAddr::V4(_) => rustix::net::sockopt::set_ip_ttl(&socket, u32::from(hops))?,
+                SocketAddr::V6(_) => rustix::net::sockopt::set_ipv6_unicast_hops(&socket, Some(hops))?,
+            }
+        }
         let stream = socket.connect(target).await?;
         stream.set_nodelay(true)?;
         Ok(stream)

@@ -9,8 +9,8 @@ use seimon_ipc::resolver::{
 use seimon_ipc::{control, echo, frame};
 use seimon_journal::{Disk as _, Journal};
 use seimon_plan::{PathId, ZoneId};
-use seimon_sim::disk::Disk;
 use seimon_sim::dice::Dice;
+use seimon_sim::disk::Disk;
 use seimon_sim::schedule::Schedule;
 
 use crate::targets::town;
@@ -107,10 +107,11 @@ pub fn frames() -> Vec<Vec<u8>> {
     let mut all = vec![echo::request(7).to_vec(), echo::request_of(7, 1400)];
     let seen = std::net::SocketAddr::from(([192, 0, 2, 2], 7));
     all.push(echo::answer(7, seen).to_vec());
-    let outcomes =
-        vec![EchoOutcome::Answered { rtt_us: Some(5_000), seen }, EchoOutcome::Lost, EchoOutcome::Refused {
-            reason: "no route".into(),
-        }];
+    let outcomes = vec![
+        EchoOutcome::Answered { rtt_us: Some(5_000), seen },
+        EchoOutcome::Lost,
+        EchoOutcome::Refused { reason: "no route".into() },
+    ];
     let messages = [
         frame::encode(&FromProbe::Hello { version: 2, pid: 77 }),
         frame::encode(&FromProbe::Configured { error: None }),
@@ -120,7 +121,9 @@ pub fn frames() -> Vec<Vec<u8>> {
         frame::encode(&ToResolver::InForce { token: 9 }),
     ];
     all.extend(messages.into_iter().flatten());
-    if let Some(line) = resolver_config().and_then(|config| frame::encode(&ToResolver::Configure(config)).ok()) {
+    if let Some(line) =
+        resolver_config().and_then(|config| frame::encode(&ToResolver::Configure(config)).ok())
+    {
         all.push(line);
     }
     all
@@ -153,9 +156,9 @@ pub fn resolver_config() -> Option<ResolverConfig> {
         let &(source4, source6) = town.allocation.path_sources.get(id)?;
         let ipv6 = match path.ipv6 {
             seimon_plan::PathIpv6::None => Family6::Withheld,
-            seimon_plan::PathIpv6::Native
-            | seimon_plan::PathIpv6::Nat66
-            | seimon_plan::PathIpv6::Nptv6 => Family6::Carried,
+            seimon_plan::PathIpv6::Native | seimon_plan::PathIpv6::Nat66 | seimon_plan::PathIpv6::Nptv6 => {
+                Family6::Carried
+            }
         };
         let view = PathView { servers: path.resolvers.clone(), source4, source6, ipv6, up: PathUp::Up };
         Some((id.clone(), view))

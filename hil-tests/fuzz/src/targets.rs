@@ -194,7 +194,10 @@ where
     let Ok(mut line) = frame::encode(message) else { return };
     assert_eq!(line.pop(), Some(b'\n'));
     assert!(!line.contains(&b'\n'), "a message of two lines");
-    assert!(frame::decode::<M>(&line).is_ok_and(|again| again == *message), "does not read as it was written");
+    assert!(
+        frame::decode::<M>(&line).is_ok_and(|again| again == *message),
+        "does not read as it was written"
+    );
 }
 
 /// Any bytes as the file of the journal: what is good is used, and then the file is whole.

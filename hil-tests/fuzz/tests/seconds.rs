@@ -49,7 +49,8 @@ fn seeds_are_good_inputs() {
     assert_eq!(good, checkpoints.len());
     let town = seimon_fuzz::targets::town().unwrap();
     let plans = seimon_fuzz::seeds::plan();
-    let good = plans.iter().filter(|b| seimon_plan::parse_bytes(b, "seed", town.plan.board()).is_ok()).count();
+    let good =
+        plans.iter().filter(|b| seimon_plan::parse_bytes(b, "seed", town.plan.board()).is_ok()).count();
     assert!(good >= 2, "{good} of {}", plans.len());
     assert!(seimon_fuzz::seeds::resolver_config().is_some_and(|config| !config.paths.is_empty()));
 }

@@ -74,7 +74,9 @@ fn bin_dir(told: Option<&Path>) -> Result<PathBuf> {
         Some(dir) => dir.to_owned(),
         None => std::env::current_exe()?.parent().context("this program has no folder")?.to_owned(),
     };
-    for program in ["seimon-agent", "seimon-resolver", "seimon-probe", "seimonctl"] {
+    for program in
+        ["seimon-agent", "seimon-resolver", "seimon-probe", "seimon-page", "seimon-tunnel", "seimonctl"]
+    {
         if !dir.join(program).is_file() {
             bail!("{} is not in {}; start this by `cargo xtask`, which builds it", program, dir.display());
         }

@@ -63,7 +63,8 @@ pub const ZONES: &[&str] = &["affairs", "learning", "printers"];
 /// Paths of the shipped plans of two-line-town.
 pub const PATHS: &[&str] = &["closed", "direct"];
 /// States of a (zone, group) that `after` and metrics may name.
-pub const STATES: &[&str] = &["Steady", "Qualifying", "CuttingOver", "Soaking", "RollingBack", "Blocked"];
+pub const STATES: &[&str] =
+    &["Steady", "Qualifying", "Canary", "CuttingOver", "Soaking", "RollingBack", "Blocked"];
 pub const OPERATORS: &[&str] = &["==", "!=", "<=", ">=", "within"];
 /// Names for the key `sabotage` and the option `--without`.
 pub const MECHANISMS: &[&str] = &[

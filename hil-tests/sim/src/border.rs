@@ -35,6 +35,13 @@ pub fn destination(town: &Town, zone_group: &ZoneGroup) -> Option<Destination> {
     })
 }
 
+/// The name that they ask for; `None` where they know the address.
+pub fn name(town: &Town, zone_group: &ZoneGroup) -> Option<String> {
+    let services = town.plan.group_services(&zone_group.group);
+    let checked = services.filter(|(_, service)| service.health.is_some());
+    checked.filter_map(|(_, service)| service.names.first().cloned()).next()
+}
+
 /// For each zone and group that moves, the first packet of somebody who was never there before.
 pub fn newcomers(town: &Town) -> Vec<(ZoneGroup, Destination)> {
     town.plan
@@ -94,9 +101,10 @@ pub fn questions(town: &Town) -> Vec<(Ask, Target)> {
     // The same by people who are logged in.
     let logged_in = town.plan.routes().iter().flat_map(|route| {
         let index = allocation.zone_groups.get(&(route.zone.clone(), route.group.clone()));
-        route.paths.iter().filter_map(move |path| {
-            Some((route.zone.clone(), *allocation.paths.get(path)?, *index?))
-        })
+        route
+            .paths
+            .iter()
+            .filter_map(move |path| Some((route.zone.clone(), *allocation.paths.get(path)?, *index?)))
     });
     let mut again = Vec::new();
     for (zone, path, zone_group) in logged_in {
@@ -119,9 +127,9 @@ pub fn judge(town: &Town, rules: &Rules, ask: &Ask, target: &Target, way: &Way) 
         Way::No | Way::Gateway => Ok(()),
         Way::Zone { interface } => {
             let zones = town.plan.zones.keys();
-            let there = zones.into_iter().find(|zone| {
-                bridge_name(zone).is_ok_and(|bridge| bridge.as_str() == interface)
-            });
+            let there = zones
+                .into_iter()
+                .find(|zone| bridge_name(zone).is_ok_and(|bridge| bridge.as_str() == interface));
             match (&allowed, there) {
                 (Allowed::Zone(to), Some(there)) if to == there.as_str() => Ok(()),
                 (Allowed::Zone(_) | Allowed::Nothing | Allowed::Paths(_), _) => {

@@ -1,23 +1,25 @@
 //! The agent in small: the same pure cores, wired as the agent wires them, on a simulated kernel, disk and network.
 
 mod checks;
+mod names;
 mod network;
 mod store;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 pub(crate) use self::store::current_on;
 
-use seimon_board::Instant;
 use seimon_core::health::{Health, HealthConfig, HealthEvent};
 use seimon_core::migration::{
     Action, BootId, ClockTrust, Command, Config, Event, Machine, Mechanisms, Switch, View, WindowState,
     ZoneGroup,
 };
 use seimon_core::network_plan::{Generation, PathChoice};
-use seimon_plan::PathId;
+use seimon_plan::{PathId, ZoneId};
 
 use self::checks::Probe;
+use self::names::{Names, Situation, address_in};
 use self::network::Network;
 use self::store::Store;
 use crate::ground::{Fault, Ground, Moment, Mutation, Stop};
@@ -33,6 +35,7 @@ pub struct Gateway {
     health: Health,
     machines: BTreeMap<ZoneGroup, Machine>,
     probe: Probe,
+    names: Names,
     boot: BootId,
     housekeeping_at: u64,
     converge_at: u64,
@@ -97,6 +100,7 @@ impl Gateway {
             health: Health::new(health_config, now),
             machines: BTreeMap::new(),
             probe: Probe::new(ground),
+            names: Names::new(ground),
             boot,
             housekeeping_at: ground.now,
             converge_at: ground.now + CONVERGE_AGAIN,
@@ -139,20 +143,30 @@ impl Gateway {
             };
             self.health.handle_check(&target, outcome, now);
             let zone_group = ZoneGroup { zone: target.zone.clone(), group: target.group.clone() };
-            self.inform(&zone_group, Event::Check { path: target.path, service: target.service, passed }, ground);
+            self.inform(
+                &zone_group,
+                Event::Check { path: target.path, service: target.service, passed },
+                ground,
+            );
         }
         self.probe.send(ground, &mut self.health, &self.network);
         let mut news = false;
         while let Some(event) = self.health.poll_event() {
+            ground.tell(|| format!("{event:?}"));
             news |= matches!(
                 event,
-                HealthEvent::Path { .. } | HealthEvent::Service { .. } | HealthEvent::Egress { .. }
+                HealthEvent::Path { .. }
+                    | HealthEvent::Service { .. }
+                    | HealthEvent::Egress { .. }
+                    | HealthEvent::Ailment { .. }
             );
         }
         if news {
             self.inform_all(ground);
         }
-        self.network.look_up_names(ground)?;
+        let situation = self.situation(ground);
+        self.names.tell(situation, ground);
+        self.names.turn(ground, &mut self.network);
         let foreign = ground.kernel.touched && ground.mutation != Mutation::Reobserve;
         if foreign || (self.converge_at <= ground.now && ground.mutation != Mutation::Reobserve) {
             self.converge_at = ground.now + CONVERGE_AGAIN;
@@ -186,6 +200,25 @@ impl Gateway {
         let accepted = machine.handle_command(command, &view, now).is_ok();
         self.drive(ground)?;
         Ok(accepted)
+    }
+
+    fn situation(&self, ground: &Ground<'_, '_>) -> Situation {
+        let current = self.machines.iter().map(|(zone_group, m)| (zone_group.clone(), m.current().clone()));
+        let paths = ground.town.plan.paths.keys();
+        Situation {
+            current: current.collect(),
+            liveness: paths.map(|path| (path.clone(), self.health.liveness(path))).collect(),
+        }
+    }
+
+    /// A client asks for a name; see [`Self::told`].
+    pub fn ask(&mut self, zone: &ZoneId, client: IpAddr, name: &str, ground: &Ground<'_, '_>) -> Option<u64> {
+        self.names.ask(zone, client, name, ground)
+    }
+
+    /// `None`: no answer yet; `Some(None)`: an answer without an address.
+    pub fn told(&mut self, query: u64) -> Option<Option<Ipv4Addr>> {
+        self.names.answers.remove(&query).map(|message| address_in(&message))
     }
 
     pub fn machines(&self) -> impl Iterator<Item = (&ZoneGroup, &Machine)> {
@@ -284,7 +317,10 @@ impl Gateway {
                 self.health.set_pace(&zone_group.zone, &zone_group.group, pace, now);
                 Ok(None)
             }
-            Action::Emit(_) => Ok(None),
+            Action::Emit(notice) => {
+                ground.tell(|| format!("{zone_group}: {notice:?}"));
+                Ok(None)
+            }
             other => {
                 if !matches!(other, Action::Drain { .. }) {
                     let what = "an action that the simulator lacks";
@@ -312,6 +348,7 @@ impl Gateway {
                     ground.hazards.struck = true;
                     ground.hazards.disk_full_until = ground.now + 5_000;
                     ground.disk.set_mood(crate::disk::Mood::Full);
+                    ground.reference.hindered(ground.now + 5_000);
                 }
                 (Fault::PowerCut | Fault::Kill, Moment::During) => {
                     // A process that is killed in the middle of a write has written some of it.
@@ -371,14 +408,6 @@ impl Gateway {
             boot: self.boot.clone(),
             wall_ms,
         }
-    }
-
-    pub fn liveness(&self, path: &PathId) -> seimon_core::health::Liveness {
-        self.health.liveness(path)
-    }
-
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.machines.values().filter_map(Machine::poll_timeout).map(|(at, _)| at).min()
     }
 }
 

@@ -147,9 +147,17 @@ pub struct Ground<'t, 'l> {
     pub now: u64,
     /// Changes of the kernel that the reference has been shown.
     pub shown: u64,
+    /// What the gateway said, for people; `None`: nobody is listening.
+    pub story: Option<Vec<String>>,
 }
 
 impl Ground<'_, '_> {
+    pub fn tell(&mut self, what: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            story.push(format!("{:>8.1} s  {}", self.now as f64 / 1_000.0, what()));
+        }
+    }
+
     /// One more act: perhaps the last.
     pub fn act(&mut self) -> Result<(), Stop> {
         if self.disk.is_dark() {
@@ -180,8 +188,8 @@ impl Ground<'_, '_> {
 }
 
 impl Ground<'_, '_> {
-    /// The path of new flows that would be there after a power cut at this instant.
-    pub fn durable(&self, zone_group: &ZoneGroup) -> Option<String> {
+    /// The paths of new flows that would do after a power cut at this instant.
+    pub fn durable(&self, zone_group: &ZoneGroup) -> Vec<String> {
         current_on(self.disk.survivors(), zone_group.zone.as_str(), zone_group.group.as_str())
     }
 
@@ -197,8 +205,14 @@ impl Ground<'_, '_> {
             let (zone, group) = (zone_group.zone.clone(), zone_group.group.clone());
             let ask = Ask { zone: zone.clone(), to, protocol, port, kept: Vec::new() };
             let way = self.kernel.answer(&mut self.lore.memory, &ask);
-            let Way::Out { path, .. } = way else { continue };
-            let Some(path) = border::path_of(self.town, path) else { continue };
+            let index = if let Way::Out { path, .. } = way {
+                Some(path)
+            } else {
+                let key = (zone.clone(), group.clone());
+                let number = self.town.allocation.zone_groups.get(&key);
+                number.and_then(|number| self.kernel.current(*number))
+            };
+            let Some(path) = index.and_then(|index| border::path_of(self.town, index)) else { continue };
             let disk = self.disk.clone();
             let durable = || current_on(disk.survivors(), zone.as_str(), group.as_str());
             let who = (zone.as_str(), group.as_str());
@@ -217,7 +231,10 @@ impl Ground<'_, '_> {
             return;
         }
         let mut found = Vec::new();
-        for (ask, target) in border::questions(self.town) {
+        let questions = border::questions(self.town);
+        let asks: Vec<&Ask> = questions.iter().map(|(ask, _)| ask).collect();
+        self.kernel.learn(&mut self.lore.memory, &asks);
+        for (ask, target) in questions {
             self.reference.tally.questions += 1;
             let way = self.kernel.answer(&mut self.lore.memory, &ask);
             if let Err(what) = border::judge(self.town, self.reference.rules(), &ask, &target, &way) {
@@ -250,6 +267,6 @@ impl Ground<'_, '_> {
     pub fn forgets(&mut self, zone_group: &ZoneGroup, path: &PathId) {
         let durable = self.durable(zone_group);
         let who = (zone_group.zone.as_str(), zone_group.group.as_str());
-        self.reference.forgets(self.now, who, path.as_str(), durable.as_deref());
+        self.reference.forgets(self.now, who, path.as_str(), &durable);
     }
 }

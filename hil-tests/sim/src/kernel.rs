@@ -1,7 +1,6 @@
 //! The kernel: the dataplane's fake takes the changes, the interpreter reads what it then holds, packet by packet.
 
 #[path = "../../../agent/core/tests/network/interpreter.rs"]
-#[expect(dead_code, reason = "shared with the tests of the network plan")]
 mod interpreter;
 
 use std::collections::BTreeMap;
@@ -10,9 +9,8 @@ use std::net::IpAddr;
 
 use seimon_board::{InterfaceName, MacAddress};
 use seimon_core::network_plan::{
-    AffinityEntry, Allocation, ApplyError, Chain, ChainKind, Change, ChangeSet, Dataplane, Flow, Generation,
-    Hook, Key, KeyPart, Map, Mark, NetworkPlan, Observed, PathIndex, Rule, Ruleset, Set, ZoneGroupIndex,
-    bridge_name,
+    AffinityEntry, ApplyError, Chain, ChainKind, Change, ChangeSet, Dataplane, Flow, Hook, Key, KeyPart, Map,
+    Mark, NetworkPlan, Observed, PathIndex, Rule, Ruleset, Set, Value, Verdict, ZoneGroupIndex, bridge_name,
 };
 use seimon_dataplane::{Container, Fake, Table};
 use seimon_plan::ZoneId;
@@ -35,9 +33,16 @@ pub struct Ask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Out by a line, as a flow of this path, to this address; and what the kernel learnt.
-    Out { path: u8, interface: String, to: IpAddr, learnt: Vec<(PathIndex, ZoneGroupIndex)> },
+    Out {
+        path: u8,
+        interface: String,
+        to: IpAddr,
+        learnt: Vec<(PathIndex, ZoneGroupIndex)>,
+    },
     /// Into a zone, by its bridge.
-    Zone { interface: String },
+    Zone {
+        interface: String,
+    },
     Gateway,
     No,
 }
@@ -184,17 +189,40 @@ impl<'t> Kernel<'t> {
         if let Some(way) = memory.get(&digest).and_then(|known| known.get(ask)) {
             return way.clone();
         }
-        let way = self.interpret(ask).unwrap_or(Way::No);
-        memory.entry(digest).or_default().insert(ask.clone(), way.clone());
-        way
+        self.learn(memory, &[ask]);
+        memory.get(&digest).and_then(|known| known.get(ask)).cloned().unwrap_or(Way::No)
     }
 
-    fn interpret(&self, ask: &Ask) -> Option<Way> {
+    /// Like [`Self::answer`] for many at once: the table is read only once.
+    pub fn learn(&mut self, memory: &mut Memory, asks: &[&Ask]) {
+        let digest = self.digest();
+        let known = memory.entry(digest).or_default();
+        let unknown: Vec<&&Ask> = asks.iter().filter(|ask| !known.contains_key(**ask)).collect();
+        if unknown.is_empty() {
+            return;
+        }
         let net = self.read();
         let mut machine = match interpreter::Machine::read(&net) {
             Ok(machine) => machine,
             Err(word) => panic!("the table says what the interpreter does not know: {word}"),
         };
+        for ask in unknown {
+            machine.learnt.clear();
+            let way = self.interpret(&mut machine, ask).unwrap_or(Way::No);
+            known.insert((*ask).clone(), way);
+        }
+    }
+
+    /// The path of new flows as the map has it, for when no packet can show it: a name may have no address there.
+    pub fn current(&self, zone_group: ZoneGroupIndex) -> Option<u8> {
+        let key = Key(vec![KeyPart::Mark(zone_group.mark())]);
+        let Some(Some(Value::Verdict(Verdict::Goto(chain)))) = self.fake.lookup("current", &key) else {
+            return None;
+        };
+        chain.strip_prefix(&format!("use_{}_", zone_group.0))?.parse().ok()
+    }
+
+    fn interpret(&self, machine: &mut interpreter::Machine<'_>, ask: &Ask) -> Option<Way> {
         let spec = self.town.plan.zones.get(&ask.zone)?;
         let source: IpAddr = match ask.to {
             IpAddr::V4(_) => std::net::Ipv4Addr::from(u32::from(spec.ipv4.network()) | 100).into(),
@@ -266,23 +294,17 @@ impl<'t> Kernel<'t> {
     /// What the kernel holds, in the words of a plan.
     fn read(&self) -> NetworkPlan {
         self.fake.with(|kernel| NetworkPlan {
-            generation: Generation(0),
-            parent: None,
-            allocation: Allocation::default(),
             links: kernel.links.values().cloned().collect(),
             addresses: kernel.addresses.iter().cloned().collect(),
             routes: kernel.routes.iter().cloned().collect(),
             rules: kernel.rules.iter().cloned().collect(),
-            sysctls: Vec::new(),
             ruleset: kernel.table.as_ref().map(ruleset).unwrap_or_default(),
+            ..self.town.first.clone()
         })
     }
 }
 
-fn learnt_of<'a>(
-    set: &'a str,
-    keys: impl IntoIterator<Item = &'a Key>,
-) -> Vec<(PathIndex, ZoneGroupIndex)> {
+fn learnt_of<'a>(set: &'a str, keys: impl IntoIterator<Item = &'a Key>) -> Vec<(PathIndex, ZoneGroupIndex)> {
     let Some(path) = set.strip_prefix("aff_").and_then(|n| n.parse().ok()).map(PathIndex) else {
         return Vec::new();
     };
@@ -308,13 +330,8 @@ fn ruleset(table: &Table) -> Ruleset {
         match value {
             Some(value) => {
                 let elements = elements.iter().filter_map(|(k, v)| Some((k.clone(), v.clone()?))).collect();
-                let map = Map {
-                    key: key.clone(),
-                    value: *value,
-                    interval: *interval,
-                    runtime: false,
-                    elements,
-                };
+                let map =
+                    Map { key: key.clone(), value: *value, interval: *interval, runtime: false, elements };
                 ruleset.maps.insert(name.clone(), map);
             }
             None => {

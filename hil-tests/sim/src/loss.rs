@@ -19,9 +19,16 @@ use crate::town::Town;
 /// How packets are lost.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Loss {
-    Independent { share: f64 },
+    Independent {
+        share: f64,
+    },
     /// Gilbert and Elliott: a good and a bad state, each left after a time that is exponentially distributed.
-    Bursts { share: f64, mean_ms: f64, lost_in_bad: f64, lost_in_good: f64 },
+    Bursts {
+        share: f64,
+        mean_ms: f64,
+        lost_in_bad: f64,
+        lost_in_good: f64,
+    },
 }
 
 impl Loss {

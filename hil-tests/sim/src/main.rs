@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use seimon_sim::ground::Mutation;
-use seimon_sim::play::Player;
+use seimon_sim::play::{Listener, Player};
 use seimon_sim::reference::Violation;
 use seimon_sim::report::{Check, Goal, Report};
 use seimon_sim::runs;
@@ -71,8 +71,7 @@ fn run(arguments: &[String]) -> Result<bool> {
 }
 
 fn wanted(arguments: &[String]) -> Result<Wanted> {
-    let mut wanted =
-        Wanted { schedules: 10_000, seed: 1, hours: 100, json: None, keep: false, matrix: true };
+    let mut wanted = Wanted { schedules: 10_000, seed: 1, hours: 100, json: None, keep: false, matrix: true };
     let mut left = arguments.iter();
     while let Some(argument) = left.next() {
         let mut value = || left.next().with_context(|| format!("{argument} wants a value"));
@@ -101,7 +100,8 @@ fn play(towns: &[Town], files: &[String]) -> Result<bool> {
         let text = std::fs::read_to_string(file).with_context(|| file.clone())?;
         let schedule: Schedule = serde_json::from_str(&text).with_context(|| file.clone())?;
         let town = towns.iter().find(|town| town.kind == schedule.town).context("a town that is left out")?;
-        let outcome = Player::new(town).play(&schedule, Mutation::None, None);
+        let outcome = Player::new(town).play_to(&schedule, Mutation::None, None, Listener::Somebody);
+        outcome.story.iter().for_each(|line| say(line));
         say(&format!("{file}: {} violations, {:?}", outcome.violations.len(), outcome.tally));
         tell(&outcome.violations);
         good &= outcome.violations.is_empty();

@@ -1,5 +1,7 @@
 //! Users: log-ins that are many short connections, as browsers make them.
 
+use std::net::IpAddr;
+
 use seimon_board::MacAddress;
 use seimon_core::health::Stage;
 use seimon_core::migration::ZoneGroup;
@@ -7,6 +9,7 @@ use seimon_plan::{ServiceId, ValidSitePlan};
 
 use crate::border;
 use crate::dice::Dice;
+use crate::gateway::Gateway;
 use crate::ground::Ground;
 use crate::kernel::Way;
 use crate::town::Town;
@@ -24,6 +27,10 @@ struct Client {
     next: u64,
     session: u64,
     until: u64,
+    /// Where the name server said that the service is; asked again with each session.
+    known: Option<IpAddr>,
+    query: Option<u64>,
+    asked: u64,
 }
 
 #[derive(Debug)]
@@ -52,13 +59,16 @@ impl People {
                     next: dice.between(1_000, 5_000),
                     session: 0,
                     until: 0,
+                    known: None,
+                    query: None,
+                    asked: 0,
                 });
             }
         }
         Self { clients, dice, last_session: 0, rush_until: 0 }
     }
 
-    pub fn turn(&mut self, ground: &mut Ground<'_, '_>) {
+    pub fn turn(&mut self, ground: &mut Ground<'_, '_>, mut gateway: Option<&mut Gateway>) {
         let now = ground.now;
         for client in &mut self.clients {
             if client.next > now || (client.only_in_a_rush && self.rush_until <= now) {
@@ -69,11 +79,16 @@ impl People {
                 self.last_session += 1;
                 client.session = self.last_session;
                 client.until = now + self.dice.between(15_000, 90_000);
+                client.known = None;
                 // Some time between two log-ins, longer than the gateway remembers the one before.
                 if client.session > 1 && self.dice.one_in(2) {
                     client.next = now + crate::town::IDLE_MS + self.dice.between(1_000, 5_000);
                     continue;
                 }
+            }
+            if client.known.is_none() && !find(client, ground, gateway.as_deref_mut()) {
+                client.next = now + 100;
+                continue;
             }
             client.next = now + self.dice.between(700, 2_500);
             request(client, ground);
@@ -81,8 +96,47 @@ impl People {
     }
 }
 
+/// Asks the name server; true once the address is known.
+fn find(client: &mut Client, ground: &mut Ground<'_, '_>, gateway: Option<&mut Gateway>) -> bool {
+    let Some((inside, ..)) = border::destination(ground.town, &client.zone_group) else { return false };
+    let Some(name) = border::name(ground.town, &client.zone_group) else {
+        client.known = Some(inside);
+        return true;
+    };
+    let Some(gateway) = gateway else {
+        client.query = None;
+        return false;
+    };
+    let zone = &client.zone_group.zone;
+    match client.query.and_then(|query| gateway.told(query)) {
+        Some(Some(told)) => {
+            client.query = None;
+            if IpAddr::V4(told) != inside {
+                let detail = format!("{name} at {told} instead of {inside}");
+                ground.reference.complain(ground.now, "a named service at another address", detail);
+            }
+            client.known = Some(told.into());
+            true
+        }
+        Some(None) => {
+            client.query = None;
+            false
+        }
+        // Patience, and again: the one who was asked may be dead.
+        None if client.query.is_some() && ground.now < client.asked + 5_000 => false,
+        None => {
+            let own = IpAddr::from([10, 20, client.mac.0[4], client.mac.0[5]]);
+            client.query = gateway.ask(zone, own, &name, ground);
+            client.asked = ground.now;
+            false
+        }
+    }
+}
+
 fn request(client: &Client, ground: &mut Ground<'_, '_>) {
-    let Some(to) = border::destination(ground.town, &client.zone_group) else { return };
+    let Some((_, protocol, port)) = border::destination(ground.town, &client.zone_group) else { return };
+    let Some(known) = client.known else { return };
+    let to = (known, protocol, port);
     let zone = &client.zone_group.zone;
     let way = ground.kernel.begin(&mut ground.lore.memory, zone, client.mac, to);
     let Way::Out { path, to: real, .. } = way else { return };

@@ -29,6 +29,15 @@ pub struct Outcome {
     /// Whether the ambush came to pass.
     pub struck: bool,
     pub took_ms: u64,
+    /// What the gateway said and what happened, where somebody was listening.
+    pub story: Vec<String>,
+}
+
+/// Whether the story is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    Nobody,
+    Somebody,
 }
 
 /// Plays schedules of one town, and remembers what does not change from one to the next.
@@ -44,6 +53,16 @@ impl<'t> Player<'t> {
     }
 
     pub fn play(&mut self, schedule: &Schedule, mutation: Mutation, ambush: Option<Ambush>) -> Outcome {
+        self.play_to(schedule, mutation, ambush, Listener::Nobody)
+    }
+
+    pub fn play_to(
+        &mut self,
+        schedule: &Schedule,
+        mutation: Mutation,
+        ambush: Option<Ambush>,
+        listener: Listener,
+    ) -> Outcome {
         let mut dice = Dice::new(schedule.seed);
         let people = People::new(self.town, dice.split());
         let ground = Ground {
@@ -60,18 +79,13 @@ impl<'t> Player<'t> {
             flows: std::collections::BTreeMap::new(),
             now: 0,
             shown: u64::MAX,
+            story: (listener == Listener::Somebody).then(Vec::new),
         };
         if mutation == Mutation::DiskLies {
             ground.disk.set_mood(Mood::Lying);
         }
-        let mut stage = Stage {
-            ground,
-            people,
-            gateway: None,
-            start_at: 0,
-            able_since: 0,
-            power_back_at: None,
-        };
+        let mut stage =
+            Stage { ground, people, gateway: None, start_at: 0, able_since: 0, power_back_at: None };
         stage.run(schedule);
         let Stage { ground, .. } = stage;
         Outcome {
@@ -80,6 +94,7 @@ impl<'t> Player<'t> {
             checkpoints: ground.hazards.checkpoints,
             struck: ground.hazards.struck,
             took_ms: ground.now,
+            story: ground.story.unwrap_or_default(),
         }
     }
 }
@@ -107,18 +122,30 @@ impl Stage<'_, '_> {
         let end = self.ground.now + LONGEST_REST;
         while self.ground.reference.violations.is_empty() && !self.is_at_rest() {
             if self.ground.now >= end {
-                let states: Vec<String> = self
-                    .gateway
-                    .iter()
-                    .flat_map(Gateway::machines)
-                    .map(|(zone_group, machine)| format!("{zone_group} {:?}", machine.state()))
-                    .collect();
+                let tell = |(zone_group, machine): (&ZoneGroup, &seimon_core::migration::Machine)| {
+                    let settled = if machine.is_settled() { "settled" } else { "not settled" };
+                    format!("{zone_group} {:?}, home {}, {settled}", machine.state(), machine.home())
+                };
+                let states: Vec<String> = self.gateway.iter().flat_map(Gateway::machines).map(tell).collect();
                 self.ground.reference.complain(end, "does not come to rest", states.join("; "));
                 return;
             }
+            self.resume();
             self.tick();
         }
         self.judge_rest();
+    }
+
+    /// Nobody hesitates for ever.
+    fn resume(&mut self) {
+        let machines = self.gateway.iter().flat_map(Gateway::machines);
+        let paused: Vec<ZoneGroup> = machines
+            .filter(|(_, m)| m.state().is_paused())
+            .map(|(zone_group, _)| zone_group.clone())
+            .collect();
+        for zone_group in paused {
+            self.command(zone_group.zone.as_str(), zone_group.group.as_str(), Command::Resume);
+        }
     }
 
     fn tick(&mut self) {
@@ -150,7 +177,7 @@ impl Stage<'_, '_> {
             None if self.power_back_at.is_none() && self.start_at <= now => self.start(),
             None => {}
         }
-        self.people.turn(&mut self.ground);
+        self.people.turn(&mut self.ground, self.gateway.as_mut());
         if now.is_multiple_of(1_000) {
             self.ground.look();
             let able = match &self.gateway {
@@ -178,6 +205,7 @@ impl Stage<'_, '_> {
 
     fn stop(&mut self, stop: Stop) {
         self.gateway = None;
+        self.ground.tell(|| format!("--- {stop:?}"));
         let now = self.ground.now;
         match stop {
             // A write that was cut short by the death of its process stays as it is.
@@ -206,7 +234,9 @@ impl Stage<'_, '_> {
 
     fn happen(&mut self, what: &Happening) {
         let now = self.ground.now;
+        self.ground.tell(|| format!("--- {what:?}"));
         self.ground.world.happen(what);
+        self.ground.confess();
         match what {
             Happening::Start { zone, group, to } => {
                 let to = to.as_deref().and_then(|to| PathId::new(to).ok());
@@ -220,10 +250,12 @@ impl Stage<'_, '_> {
             Happening::PowerCut { bytes } => self.ground.disk.light_fuse(*bytes),
             Happening::DiskFull { for_ms } => {
                 self.set_mood(Mood::Full);
+                self.ground.reference.hindered(now + for_ms);
                 self.ground.hazards.disk_full_until = now + for_ms;
             }
             Happening::KernelRefuses { changes } => {
                 self.ground.kernel.refusals += changes;
+                self.ground.reference.hindered(now + 10_000);
                 self.ground.reference.expect_moves(2);
                 self.able_since = now + 10_000;
             }
@@ -273,12 +305,19 @@ impl Stage<'_, '_> {
                 }
             }
             Ok(false) => {}
-            Err(stop) => self.stop(stop),
+            // Whether it was agreed to before the end, nobody was told; it may go on after.
+            Err(stop) => {
+                if let Some(to) = asked {
+                    self.ground.reference.asked(zone, group, to.as_str());
+                }
+                self.stop(stop);
+            }
         }
     }
 
     fn heal(&mut self, schedule: &Schedule) {
         let now = self.ground.now;
+        self.ground.tell(|| "--- all is well again".to_owned());
         self.ground.world.heal();
         self.ground.kernel.refusals = 0;
         self.ground.hazards.disk_full_until = 0;
@@ -320,7 +359,7 @@ impl Stage<'_, '_> {
         for (zone_group, _) in gateway.machines() {
             let durable = self.ground.durable(zone_group);
             let (zone, group) = (zone_group.zone.as_str(), zone_group.group.as_str());
-            self.ground.reference.rests(now, zone, group, durable.as_deref());
+            self.ground.reference.rests(now, zone, group, &durable);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What the probe does with one order of echoes: sends them, gives up those that nobody answers, and asks quickly again
-//! when two in a row were not answered.
+//! What the probe does with one order of echoes: sends them, gives up those that nobody answers, asks quickly again when two
+//! are overdue, and tells a silence before its echoes have had all their time.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,20 +9,39 @@ use seimon_core::health::{EchoOrder, EchoOutcome, EchoSize, Health};
 
 /// Every so many echoes one's round trip is measured.
 const MEASURED: u64 = 15;
-/// Between echoes while it is to be found out whether there is silence.
-const QUICK: u64 = 100;
-/// An answer takes no longer, where there is one.
-const ANSWER: u64 = 50;
+/// Between quick echoes, while it is to be found out whether there is silence, and how many at the most.
+const QUICK: u64 = 20;
+const MOST_QUICK: u32 = 40;
+/// Regular echoes overdue after which quick ones are sent.
+const QUICK_AFTER: usize = 2;
+/// An answer that is not there by then is overdue.
+const MARGIN: u64 = 50;
 
 #[derive(Debug)]
 pub struct Pulse {
     pub order: EchoOrder,
     next: u64,
     sent: u64,
-    /// Not answered yet and not given up, by when they were sent.
-    open: Vec<u64>,
-    /// Sent since the last answer.
-    in_row: u32,
+    /// Not answered and not given up: when they were sent, and whether as one of the quick ones.
+    open: Vec<(u64, Speed)>,
+    /// Regular ones since the last answer.
+    unanswered: Vec<u64>,
+    quick_at: Option<u64>,
+    quick_left: u32,
+    /// The silence has been told.
+    told: Told,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Speed {
+    Regular,
+    Quick,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    No,
+    Yes,
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -31,13 +50,37 @@ fn millis(duration: Duration) -> u64 {
 
 impl Pulse {
     pub const fn new(order: EchoOrder, now: u64) -> Self {
-        Self { order, next: now, sent: 0, open: Vec::new(), in_row: 0 }
+        Self {
+            order,
+            next: now,
+            sent: 0,
+            open: Vec::new(),
+            unanswered: Vec::new(),
+            quick_at: None,
+            quick_left: MOST_QUICK,
+            told: Told::No,
+        }
+    }
+
+    fn overdue(&self, number: usize) -> Option<u64> {
+        self.unanswered.get(number.checked_sub(1)?).map(|sent| sent + MARGIN)
+    }
+
+    fn silence(&self) -> Option<usize> {
+        let count = self.order.silence.filter(|_| self.told == Told::No)?;
+        usize::try_from(count).ok().map(|count| count.max(QUICK_AFTER))
     }
 
     /// When [`Self::turn`] is due.
     pub fn poll_timeout(&self) -> u64 {
-        let given_up = self.open.first().map(|sent| sent + millis(self.order.timeout));
-        given_up.map_or(self.next, |at| at.min(self.next))
+        let given_up = self.open.first().map(|(sent, _)| sent + millis(self.order.timeout));
+        let silence = self.silence();
+        let quick = silence.and_then(|_| match self.quick_at {
+            Some(at) => (self.quick_left > 0).then_some(at),
+            None => self.overdue(QUICK_AFTER),
+        });
+        let silent = silence.and_then(|count| self.overdue(count));
+        given_up.into_iter().chain(quick).chain(silent).fold(self.next, u64::min)
     }
 
     /// `ask`: sends one and gives the address that was seen, if there is an answer.
@@ -49,31 +92,58 @@ impl Pulse {
         ask: &mut dyn FnMut() -> Option<IpAddr>,
     ) {
         let timeout = millis(self.order.timeout);
-        let silent = self.order.silence.is_some_and(|count| self.in_row >= count)
-            && self.open.last().is_some_and(|sent| sent + ANSWER <= now);
-        while self.open.first().is_some_and(|sent| silent || sent + timeout <= now) {
-            self.open.remove(0);
-            self.tell(EchoOutcome::Lost, mono, health);
+        while self.open.first().is_some_and(|(sent, _)| sent + timeout <= now) {
+            if self.open.remove(0).1 == Speed::Regular {
+                self.tell(EchoOutcome::Lost, mono, health);
+            }
         }
-        if self.next > now {
+        if self.silence().and_then(|count| self.overdue(count)).is_some_and(|at| at <= now) {
+            for _ in 0..std::mem::take(&mut self.open).len() {
+                self.tell(EchoOutcome::Lost, mono, health);
+            }
+            self.told = Told::Yes;
+            self.quick_at = None;
+            self.unanswered.clear();
+        }
+        if let Some(begin) = self.silence().and_then(|_| self.overdue(QUICK_AFTER)) {
+            if *self.quick_at.get_or_insert(begin) <= now && self.quick_left > 0 {
+                self.quick_left -= 1;
+                self.quick_at = Some(now + QUICK);
+                self.send(Speed::Quick, now, mono, health, ask);
+            }
+        } else {
+            self.quick_at = None;
+        }
+        if self.next <= now {
+            self.next = now + millis(self.order.every).max(1);
+            self.send(Speed::Regular, now, mono, health, ask);
+        }
+    }
+
+    fn send(
+        &mut self,
+        speed: Speed,
+        now: u64,
+        mono: Instant,
+        health: &mut Health,
+        ask: &mut dyn FnMut() -> Option<IpAddr>,
+    ) {
+        self.sent += u64::from(speed == Speed::Regular);
+        let Some(seen) = ask() else {
+            self.open.push((now, speed));
+            if speed == Speed::Regular {
+                self.unanswered.push(now);
+            }
             return;
-        }
-        self.sent += 1;
-        match ask() {
-            Some(seen) => {
-                let measured = self.sent % MEASURED == 1;
-                let round_trip = measured.then(|| Duration::from_millis(5));
-                self.in_row = 0;
-                self.tell(EchoOutcome::Answered { round_trip, seen }, mono, health);
-            }
-            None => {
-                self.in_row = self.in_row.saturating_add(1);
-                self.open.push(now);
-            }
-        }
-        let every = millis(self.order.every).max(1);
-        let doubtful = self.order.silence.is_some_and(|count| (2..count).contains(&self.in_row));
-        self.next = now + if doubtful { every.min(QUICK) } else { every };
+        };
+        let measured = speed == Speed::Regular && self.sent % MEASURED == 1;
+        let round_trip = measured.then(|| Duration::from_millis(5));
+        self.unanswered.clear();
+        self.quick_at = None;
+        self.quick_left = MOST_QUICK;
+        self.told = Told::No;
+        self.open.retain(|(_, speed)| *speed == Speed::Regular);
+        self.tell(EchoOutcome::Answered { round_trip, seen }, mono, health);
     }
 
     fn tell(&self, outcome: EchoOutcome, mono: Instant, health: &mut Health) {

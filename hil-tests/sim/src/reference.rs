@@ -100,6 +100,7 @@ pub struct Reference {
     sessions: BTreeMap<u64, Session>,
     last_crash: Option<u64>,
     last_loss_of_state: Option<u64>,
+    hindered_until: Option<u64>,
     drain_ms: u64,
     idle_ms: u64,
     pub violations: Vec<Violation>,
@@ -133,6 +134,7 @@ impl Reference {
             sessions: BTreeMap::new(),
             last_crash: None,
             last_loss_of_state: None,
+            hindered_until: None,
             drain_ms,
             idle_ms,
             violations: Vec::new(),
@@ -173,6 +175,12 @@ impl Reference {
     /// The kernel has forgotten who was logged in where.
     pub fn lost_state(&mut self, now: u64) {
         self.last_loss_of_state = Some(now);
+    }
+
+    /// Until then disk or kernel may refuse what the gateway has decided. The drain deadline runs from the decision, so those
+    /// who log in before it is carried out have less of it.
+    pub fn hindered(&mut self, until: u64) {
+        self.hindered_until = self.hindered_until.max(Some(until));
     }
 
     /// Somebody asked for a move, and the gateway agreed.
@@ -231,13 +239,13 @@ impl Reference {
         self.pasts.get(path).is_some_and(|past| within(past.last_fault, now, REASON_MS))
     }
 
-    /// New flows of the group now take this path; `durable`: where a power cut at this instant would have them go.
+    /// New flows of the group now take this path; `durable`: where they may go after a power cut at this instant.
     pub fn aims(
         &mut self,
         now: u64,
         (zone, name): (&str, &str),
         path: &str,
-        durable: impl FnOnce() -> Option<String>,
+        durable: impl FnOnce() -> Vec<String>,
         may_begin: bool,
     ) {
         let key = (zone.to_owned(), name.to_owned());
@@ -251,7 +259,8 @@ impl Reference {
             self.complain(now, "a path that the plan does not allow", who.clone());
         }
         let written = durable();
-        if written.as_deref() != Some(path) && !(written.is_none() && group.aim.is_none()) {
+        let is_written = written.iter().any(|written| written == path);
+        if !is_written && !(written.is_empty() && group.aim.is_none()) {
             let detail = format!("{who}, and on disk {written:?}");
             self.complain(now, "an act without a checkpoint", detail);
         }
@@ -260,6 +269,10 @@ impl Reference {
             let moved = |group: &mut Group| {
                 group.left.insert(old.clone(), now);
                 group.moves += 1;
+                // Back is where it was before, were it a refuge.
+                if group.asked_back && !group.homes.iter().any(|home| home == path) {
+                    group.homes.push(path.to_owned());
+                }
                 if group.asked_for.as_deref() == Some(path) {
                     group.asked_for = None;
                 }
@@ -275,12 +288,12 @@ impl Reference {
     }
 
     fn judge_move(&mut self, now: u64, group: &Group, old: &str, new: &str, may_begin: bool, who: &str) {
-        let crashed = within(self.last_crash, now, 60_000);
+        // Without a table nothing passes, over whichever path.
+        let crashed = within(self.last_crash, now, 60_000) || within(self.last_loss_of_state, now, 60_000);
         let fleeing = self.at_fault(old, now);
         let asked_for = group.asked_for.as_deref() == Some(new);
         let goes_home = group.homes.iter().any(|home| home == new);
-        let nowhere_lives =
-            group.route.iter().all(|path| self.long_dead(path, now, 1_000) || path == old);
+        let nowhere_lives = group.route.iter().all(|path| self.long_dead(path, now, 1_000) || path == old);
         if self.long_dead(new, now, KNOWN_DEAD_MS) && !crashed && !nowhere_lives {
             self.complain(now, "left a path for a dead one", who.to_owned());
         }
@@ -310,12 +323,12 @@ impl Reference {
     }
 
     /// Log-ins on the path are forgotten or flows there ended.
-    pub fn forgets(&mut self, now: u64, (zone, name): (&str, &str), path: &str, durable: Option<&str>) {
+    pub fn forgets(&mut self, now: u64, (zone, name): (&str, &str), path: &str, durable: &[String]) {
         let key = (zone.to_owned(), name.to_owned());
         let Some(group) = self.groups.get(&key) else { return };
         let who = format!("{zone}/{name} on {path}, new flows on {:?}, on disk {durable:?}", group.aim);
         let in_use = group.aim.as_deref() == Some(path);
-        let (unwritten, in_use) = (durable.is_none_or(|durable| durable == path), in_use);
+        let unwritten = durable.iter().all(|durable| durable == path);
         if in_use {
             self.complain(now, "ended flows on the path in use", who);
         } else if unwritten {
@@ -331,7 +344,8 @@ impl Reference {
         }
         let mut late = Vec::new();
         for ((zone, name), group) in &self.groups {
-            let Some(aim) = group.aim.as_deref().filter(|aim| self.long_dead(aim, now, SERVED_AGAIN_MS)) else {
+            let Some(aim) = group.aim.as_deref().filter(|aim| self.long_dead(aim, now, SERVED_AGAIN_MS))
+            else {
                 continue;
             };
             let spotless = |path: &&String| {
@@ -351,11 +365,11 @@ impl Reference {
     }
 
     /// Everything has been well for long: everybody rests where they belong.
-    pub fn rests(&mut self, now: u64, zone: &str, name: &str, durable: Option<&str>) {
+    pub fn rests(&mut self, now: u64, zone: &str, name: &str, durable: &[String]) {
         let Some(group) = self.groups.get(&(zone.to_owned(), name.to_owned())) else { return };
         let who = format!("{zone}/{name} on {:?}, on disk {durable:?}", group.aim);
         let at_home = group.aim.as_ref().is_some_and(|aim| group.homes.contains(aim));
-        let agrees = group.aim.as_deref() == durable;
+        let agrees = group.aim.as_slice() == durable;
         if !at_home {
             self.complain(now, "rests where nobody sent it", who.clone());
         }
@@ -378,7 +392,9 @@ mod tests {
         ];
         for source in sources {
             let code = source.split("#[cfg(test)]").next().unwrap_or_default();
-            for word in ["seimon_core", "seimon_dataplane", "seimon_journal", "crate::gateway", "crate::kernel"] {
+            for word in
+                ["seimon_core", "seimon_dataplane", "seimon_journal", "crate::gateway", "crate::kernel"]
+            {
                 assert!(!code.contains(word), "{word}");
             }
         }

@@ -32,37 +32,90 @@ pub struct Timed {
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Happening {
     /// Silent in both directions.
-    LineDies { line: String, for_ms: u64 },
+    LineDies {
+        line: String,
+        for_ms: u64,
+    },
     /// Dead and alive by turns.
-    LineFlaps { line: String, every_ms: u64, for_ms: u64 },
+    LineFlaps {
+        line: String,
+        every_ms: u64,
+        for_ms: u64,
+    },
     /// Packets lost, in thousandths; alone or in bursts.
-    LineLoses { line: String, permille: u64, bursts: bool, for_ms: u64 },
+    LineLoses {
+        line: String,
+        permille: u64,
+        bursts: bool,
+        for_ms: u64,
+    },
     /// The service does not work over one path.
-    IllOnPath { path: String, service: String, for_ms: u64 },
+    IllOnPath {
+        path: String,
+        service: String,
+        for_ms: u64,
+    },
     /// ...over any.
-    IllEverywhere { service: String, for_ms: u64 },
+    IllEverywhere {
+        service: String,
+        for_ms: u64,
+    },
     /// The outside sees an address that nobody has registered.
-    EgressChanges { path: String, for_ms: u64 },
-    ResolverLies { path: String, lie: Lie, for_ms: u64 },
-    Start { zone: String, group: String, to: Option<String> },
-    Pause { zone: String, group: String },
-    Resume { zone: String, group: String },
-    RollBack { zone: String, group: String },
+    EgressChanges {
+        path: String,
+        for_ms: u64,
+    },
+    ResolverLies {
+        path: String,
+        lie: Lie,
+        for_ms: u64,
+    },
+    Start {
+        zone: String,
+        group: String,
+        to: Option<String>,
+    },
+    Pause {
+        zone: String,
+        group: String,
+    },
+    Resume {
+        zone: String,
+        group: String,
+    },
+    RollBack {
+        zone: String,
+        group: String,
+    },
     /// `kill -9`, so many acts from now.
-    Kill { acts: u32 },
+    Kill {
+        acts: u32,
+    },
     /// The power goes, so many bytes written from now, or at once where nothing is written.
-    PowerCut { bytes: u64 },
-    DiskFull { for_ms: u64 },
+    PowerCut {
+        bytes: u64,
+    },
+    DiskFull {
+        for_ms: u64,
+    },
     /// The kernel refuses so many changes.
-    KernelRefuses { changes: u32 },
+    KernelRefuses {
+        changes: u32,
+    },
     /// Somebody runs `nft flush ruleset`.
     Flush,
     /// The wall clock jumps.
-    ClockJumps { by_ms: i64 },
+    ClockJumps {
+        by_ms: i64,
+    },
     /// Nobody vouches for the clock.
-    ClockUntrusted { for_ms: u64 },
+    ClockUntrusted {
+        for_ms: u64,
+    },
     /// Many more people log in.
-    Rush { for_ms: u64 },
+    Rush {
+        for_ms: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,7 +214,9 @@ fn happen(cast: &Cast, dice: &mut Dice, rest: u64) -> Option<Happening> {
     Some(match dice.roll(26) {
         0..=2 => Happening::LineDies { line, for_ms },
         3 => Happening::LineFlaps { line, every_ms: dice.between(500, 20_000), for_ms },
-        4 | 5 => Happening::LineLoses { line, permille: dice.between(5, 700), bursts: dice.one_in(2), for_ms },
+        4 | 5 => {
+            Happening::LineLoses { line, permille: dice.between(5, 700), bursts: dice.one_in(2), for_ms }
+        }
         6 | 7 => Happening::IllOnPath { path, service, for_ms },
         8 => Happening::IllEverywhere { service, for_ms },
         9 | 10 => Happening::EgressChanges { path, for_ms },

@@ -28,8 +28,8 @@ const ONE_LINE: &str =
 
 /// As short as the plan's rules allow and the mechanisms need.
 const TIMES: &str = r#"
-"migration.times" = { qualify = "5s", soak = "10s", drain = "40s", hold_down = "10s" }
-"migration.thresholds" = { check_interval = "10s" }
+"migration.times" = { qualify = "10s", soak = "10s", drain = "40s", hold_down = "10s" }
+"migration.thresholds" = { check_interval = "10s", check_interval_moving = "1s" }
 "migration.windows" = [{ days = ["sat", "sun"], from = "18:00", to = "06:00" }]
 "migration.freezes" = [{ first = "2027-03-01", last = "2027-03-31", reason = "marks" }]
 "#;
@@ -62,6 +62,8 @@ pub struct Town {
     pub kind: TownKind,
     pub plan: ValidSitePlan,
     pub allocation: Allocation,
+    /// Every group on its first path.
+    pub first: NetworkPlan,
 }
 
 pub type Choices = BTreeMap<(ZoneId, GroupId), PathChoice>;
@@ -97,9 +99,9 @@ impl Town {
         let board = Board::parse(BOARD, "board.toml").map_err(|error| anyhow!("{error}"))?;
         let plan = parse(&text, "town.toml", &board).map_err(|errors| anyhow!("{errors}"))?;
         let allocation = Allocation::default().extend(&plan).context("numbers")?;
-        let town = Self { kind, plan, allocation };
-        town.compile(&town.first_choices(), Generation(1)).context("a network")?;
-        Ok(town)
+        let choices = first_choices(&plan);
+        let first = compile(&plan, &allocation, &choices, None, Generation(1)).context("a network")?;
+        Ok(Self { kind, plan, allocation, first })
     }
 
     /// Every town that this version can carry, and why the others are left out.
@@ -116,13 +118,6 @@ impl Town {
 
     pub fn compile(&self, choices: &Choices, generation: Generation) -> Result<NetworkPlan> {
         Ok(compile(&self.plan, &self.allocation, choices, None, generation)?)
-    }
-
-    pub fn first_choices(&self) -> Choices {
-        let first = |paths: &[PathId]| {
-            paths.first().map_or(PathChoice::Blocked("no path".into()), |path| PathChoice::On(path.clone()))
-        };
-        self.plan.routes().iter().map(|r| ((r.zone.clone(), r.group.clone()), first(&r.paths))).collect()
     }
 
     /// The address that the outside sees on the path when nothing is wrong: the line's own where it is translated to
@@ -152,25 +147,15 @@ impl Town {
         let at = u8::try_from(names.into_iter().position(|n| n == name)?).ok()?;
         let via = u8::try_from(self.plan.paths.keys().position(|p| p == path)?).ok()?;
         let private = self.plan.paths.get(path)?.nat4 == seimon_plan::Nat4::Routed;
-        Some(if private {
-            Ipv4Addr::new(10, 50, via, 10 + at)
-        } else {
-            Ipv4Addr::new(203, 0, 113, 10 + at)
-        })
+        Some(if private { Ipv4Addr::new(10, 50, via, 10 + at) } else { Ipv4Addr::new(203, 0, 113, 10 + at) })
     }
+}
 
-    /// Zone, name and path of every binding that the resolver keeps.
-    pub fn names(&self) -> Vec<(ZoneId, String, PathId)> {
-        let mut all = Vec::new();
-        for (zone, name) in self.allocation.inside.keys() {
-            let group = self.plan.services.values().find(|s| s.names.contains(name)).map(|s| &s.group);
-            let route = group.and_then(|group| self.plan.route(zone, group));
-            for path in route.map(|route| route.paths.as_slice()).unwrap_or_default() {
-                all.push((zone.clone(), name.clone(), path.clone()));
-            }
-        }
-        all
-    }
+fn first_choices(plan: &ValidSitePlan) -> Choices {
+    let first = |paths: &[PathId]| {
+        paths.first().map_or(PathChoice::Blocked("no path".into()), |path| PathChoice::On(path.clone()))
+    };
+    plan.routes().iter().map(|r| ((r.zone.clone(), r.group.clone()), first(&r.paths))).collect()
 }
 
 #[cfg(test)]

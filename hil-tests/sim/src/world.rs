@@ -96,15 +96,16 @@ impl<'t> World<'t> {
             }
             Happening::LineFlaps { line: name, every_ms, for_ms } => line(name)
                 .map(|line| (Wrong::Flapping { line, since: now, every: (*every_ms).max(1) }, *for_ms)),
-            Happening::LineLoses { line: name, permille, bursts, for_ms } => line(name)
-                .map(|line| (Wrong::Lossy { line, permille: *permille, bursts: *bursts }, *for_ms)),
+            Happening::LineLoses { line: name, permille, bursts, for_ms } => {
+                line(name).map(|line| (Wrong::Lossy { line, permille: *permille, bursts: *bursts }, *for_ms))
+            }
             Happening::IllOnPath { path: name, service, for_ms } => {
                 let service = ServiceId::new(service.as_str()).ok();
                 path(name).zip(service).map(|(path, service)| (Wrong::IllOn { path, service }, *for_ms))
             }
-            Happening::IllEverywhere { service, for_ms } => ServiceId::new(service.as_str())
-                .ok()
-                .map(|service| (Wrong::Ill { service }, *for_ms)),
+            Happening::IllEverywhere { service, for_ms } => {
+                ServiceId::new(service.as_str()).ok().map(|service| (Wrong::Ill { service }, *for_ms))
+            }
             Happening::EgressChanges { path: name, for_ms } => {
                 path(name).map(|path| (Wrong::Egress { path }, *for_ms))
             }
@@ -246,7 +247,10 @@ impl<'t> World<'t> {
 
     /// What the path's resolvers say: `Err` no answer, `Ok(None)` no such name.
     pub fn resolve(&mut self, name: &str, path: &PathId) -> Result<Option<Ipv4Addr>, ()> {
-        if !self.passes(path) && !self.passes(path) {
+        // It is asked several times within seconds: what is only lossy answers in the end, unless nearly all is lost.
+        let Some(line) = self.line_of(path) else { return Err(()) };
+        let hopeless = self.loss(line).is_some_and(|(permille, _)| permille > 500);
+        if self.is_dead(path) || (hopeless && !self.passes(path)) {
             return Err(());
         }
         Ok(match self.lie(path) {

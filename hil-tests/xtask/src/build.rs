@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::say;
 
-/// The programs of the gateway. The agent looks for the other two beside itself.
-const GATEWAY: [&str; 4] = ["seimon-agent", "seimon-resolver", "seimon-probe", "seimonctl"];
+/// The programs of the gateway. The agent looks for the others beside itself.
+const GATEWAY: [&str; 6] =
+    ["seimon-agent", "seimon-resolver", "seimon-probe", "seimon-page", "seimon-tunnel", "seimonctl"];
 const LAB: &str = "seimon-lab";
 
 /// The repository's top folder.
@@ -82,7 +83,7 @@ fn build(flavour: Flavour) -> Result<PathBuf> {
     Ok(target.join("release"))
 }
 
-fn exit_of(command: &mut Command) -> Result<ExitCode> {
+pub(crate) fn exit_of(command: &mut Command) -> Result<ExitCode> {
     let status = command.status().with_context(|| format!("{command:?} could not be started"))?;
     Ok(if status.success() {
         ExitCode::SUCCESS

@@ -20,7 +20,7 @@ enum Layer {
     Tests,
 }
 
-const TABLE: [(&str, Layer); 12] = [
+const TABLE: [(&str, Layer); 16] = [
     ("seimon-board", Layer::Types),
     ("seimon-plan", Layer::Types),
     ("seimon-core", Layer::Pure),
@@ -29,9 +29,13 @@ const TABLE: [(&str, Layer); 12] = [
     ("seimon-dataplane", Layer::Io),
     ("seimon-probe", Layer::Binary),
     ("seimon-resolver", Layer::Binary),
+    ("seimon-page", Layer::Binary),
+    ("seimon-tunnel", Layer::Binary),
     ("seimon-agent", Layer::Binary),
     ("seimonctl", Layer::Binary),
     ("seimon-lab", Layer::Tests),
+    ("seimon-sim", Layer::Tests),
+    ("seimon-fuzz", Layer::Tests),
     ("xtask", Layer::Tests),
 ];
 

@@ -7,6 +7,7 @@ mod build;
 mod deps;
 mod layers;
 mod say;
+mod simulation;
 mod test;
 
 use std::process::ExitCode;
@@ -24,6 +25,9 @@ cargo xtask COMMAND
   lab vocabulary [--json]                       every word a scenario may use
   lab shell [--exec CMD]                        raise the town with its gateway and look around
   bench [--only GROUP] [--json FILE]            measure, in ratios
+  sim [--schedules N] [--seed S] [--hours H] [--json FILE] [--keep] | sim play FILE...
+                                                simulate N futures, the crash matrix, H hours of lossy lines
+  fuzz [--minutes N] [--target NAME]            send anything to whatever reads from outside
   layers                                        check that dependencies point by layer, never back
   deps [--yes]                                  install what the demo and the tests need
 ";
@@ -58,6 +62,8 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
             build::lab_program(&["bench".to_owned()], rest)
         }
         "lab" => lab(rest, consent),
+        "sim" => simulation::simulate(rest),
+        "fuzz" => simulation::fuzz(rest),
         "test" => test::run(),
         "layers" => {
             let problems = layers::check()?;

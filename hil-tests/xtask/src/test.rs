@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{build, deps, layers, say};
+use crate::{build, deps, layers, say, simulation};
 
 #[derive(Default)]
 struct Tally {
@@ -55,6 +55,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     clippy(&mut tally);
     deny(&mut tally);
     tests(&mut tally)?;
+    simulation(&mut tally)?;
     match lab {
         Ok(()) => scenarios(&mut tally)?,
         Err(reason) => tally.skip("lab scenarios", &reason),
@@ -222,6 +223,30 @@ fn counts<'a>(parts: impl Iterator<Item = &'a str>) -> Counts {
         }
     }
     counts
+}
+
+/// Ten thousand futures, every crash, a hundred hours of loss.
+fn simulation(tally: &mut Tally) -> Result<()> {
+    say::step("simulation");
+    let json = build::target_dir()?.join("test-sim.json");
+    let _ = std::fs::remove_file(&json);
+    let outcome = simulation::simulate(&["--json".to_owned(), json.display().to_string()]);
+    let read =
+        std::fs::read(&json).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    let checks = read.as_ref().and_then(|results| results["checks"].as_array());
+    match checks {
+        Some(checks) if !checks.is_empty() => {
+            for check in checks {
+                let name = check["name"].as_str().unwrap_or("?");
+                tally.step(name, Ok(check["status"] == "pass"));
+            }
+        }
+        Some(_) | None => tally.fail(format!(
+            "simulation: {}",
+            outcome.map_or_else(|e| format!("{e:#}"), |_| "no result was written".to_owned())
+        )),
+    }
+    Ok(())
 }
 
 /// The lab's short subset, with the gateway as shipped.

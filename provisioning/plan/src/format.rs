@@ -1,13 +1,13 @@
 //! Values that are written as strings: which are well formed, and what to say of the others.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use jiff::tz::TimeZone;
 
 use crate::calendar;
 use crate::error::{Text, text};
-use crate::model::{PermitTarget, PlanDuration, PortSpec, SiteId};
+use crate::model::{Endpoint, PermitTarget, PlanDuration, PortSpec, SiteId, WireguardKey};
 
 /// Checks `value` against a `format` of the schema. `Err`: what to write instead. Unknown formats take anything.
 pub(crate) fn check(format: &str, value: &str) -> Result<(), Text> {
@@ -48,12 +48,13 @@ pub(crate) fn check(format: &str, value: &str) -> Result<(), Text> {
             "10.50.0.0/16 や 2001:db8::/32 のようにプレフィックスを書いてください",
         ),
         "endpoint" => (
-            value.parse::<SocketAddr>().is_ok_and(|endpoint| endpoint.port() > 0),
-            "write an address and a port, as in 198.51.100.20:51820 or [2001:db8::20]:51820",
-            "198.51.100.20:51820 や [2001:db8::20]:51820 のように、アドレスとポートを書いてください",
+            value.parse::<Endpoint>().is_ok(),
+            "write an address or a name, and a port, as in 198.51.100.20:51820, [2001:db8::20]:51820 or \
+             hub.town.example:51820",
+            "198.51.100.20:51820、[2001:db8::20]:51820、hub.town.example:51820 のように、アドレスか名前とポートを書いてください",
         ),
         "wireguard-key" => (
-            is_wireguard_key(value),
+            value.parse::<WireguardKey>().is_ok(),
             "write the 44 characters that `wg pubkey` prints",
             "`wg pubkey` が表示する 44 文字を書いてください",
         ),
@@ -105,7 +106,7 @@ pub(crate) fn check(format: &str, value: &str) -> Result<(), Text> {
 
 /// RFC 1123 names of at least two labels whose last is not a number (that would be an address); lower case only, so
 /// that one name has one spelling.
-fn is_host_name(name: &str) -> bool {
+pub(crate) fn is_host_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
@@ -114,14 +115,6 @@ fn is_host_name(name: &str) -> bool {
     };
     let last_is_number = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     name.len() <= 253 && name.contains('.') && name.split('.').all(label) && !last_is_number
-}
-
-/// 32 bytes in base64 with padding: 43 characters, of which the last carries only four bits, and `=`.
-fn is_wireguard_key(key: &str) -> bool {
-    let Some(digits) = key.strip_suffix('=') else { return false };
-    digits.len() == 43
-        && digits.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
-        && digits.ends_with(|c| "AEIMQUYcgkosw048".contains(c))
 }
 
 #[cfg(test)]
@@ -139,6 +132,7 @@ mod tests {
             ("prefix", "10.0.0.0/8", "10.0.0.0/33"),
             ("endpoint", "[2001:db8::1]:51820", "2001:db8::1"),
             ("endpoint", "192.0.2.1:1", "192.0.2.1:0"),
+            ("endpoint", "hub.town.example:51820", "hub.town.example"),
             ("hostname", "a.example", "a.example."),
             ("hostname", "xn--wgv71a.example", "日本.example"),
             ("hostname", "a-b.example", "-a.example"),

@@ -4,8 +4,10 @@
 //! SitePlan ─┬─ site, inside                      here
 //!           ├─ zones, services, permits          access
 //!           ├─ lines, paths, hub, echo, gateway  paths
+//!           ├─ a path's tunnel                   wireguard
 //!           ├─ dns                               names
-//!           └─ migration                         migration
+//!           ├─ migration                         migration
+//!           └─ school                            school
 //! ```
 
 mod access;
@@ -13,7 +15,9 @@ mod identifiers;
 mod migration;
 mod names;
 mod paths;
+mod school;
 mod text;
+mod wireguard;
 
 use std::collections::BTreeMap;
 
@@ -23,12 +27,14 @@ use serde::{Deserialize, Serialize};
 
 pub use access::{HealthCheck, Internet, Permit, PermitTarget, PortSpec, Protocol, Service, Zone, ZoneRole};
 pub use identifiers::{
-    GroupId, INTERNET_GROUP, InvalidIdentifier, LineId, PathId, ServiceId, SiteId, ZoneId,
+    GroupId, INTERNET_GROUP, InvalidIdentifier, LineId, PathId, RoomId, ServiceId, SiteId, ZoneId,
 };
-pub use migration::{Freeze, Migration, MigrationRoute, Thresholds, Times, Weekday, Window};
+pub use migration::{Canary, Freeze, Migration, MigrationRoute, Room, Thresholds, Times, Weekday, Window};
 pub use names::{Dns, ForwardZone};
-pub use paths::{Echo, Gateway, Hub, Line, Nat4, Path, PathIpv6, PathKind, Wireguard};
+pub use paths::{Echo, Egress, Gateway, Hub, Line, Nat4, Path, PathIpv6, PathKind};
+pub use school::{Contact, Device, DeviceKind, School, Speed, Words};
 pub use text::{InvalidText, PlanDuration};
+pub use wireguard::{Endpoint, InvalidWireguard, Wireguard, WireguardKey};
 
 /// A whole site plan, as written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -65,6 +71,9 @@ pub struct SitePlan {
     pub migration: Migration,
     /// The gateway's own traffic (names it resolves for itself, time): which path.
     pub gateway: Gateway,
+    /// What the people at the school are told and asked. Changes nothing about the network.
+    #[serde(default)]
+    pub school: School,
 }
 
 /// Which school this is and what stands there.

@@ -1,6 +1,7 @@
 //! The witness of validation, and the questions that other crates ask of a plan.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -126,19 +127,26 @@ impl ValidSitePlan {
         plan
     }
 
-    /// Paths that this version understands and does not bring up yet (WireGuard). Whoever would use one must refuse
-    /// with a clear word.
-    pub fn paths_not_carried_yet(&self) -> Vec<&PathId> {
-        self.plan
-            .paths
-            .iter()
-            .filter(|(_, path)| path.kind == PathKind::Wireguard)
-            .map(|(id, _)| id)
-            .collect()
+    /// Who is asked for the name of a tunnel's far end: over the tunnel's line, never through the tunnel.
+    pub fn endpoint_resolvers(&self, path: &PathId) -> &[IpAddr] {
+        endpoint_resolvers(&self.plan, path)
     }
 
     /// The group `internet`.
     pub fn is_internet(group: &GroupId) -> bool {
         group.as_str() == INTERNET_GROUP
     }
+}
+
+/// The tunnel's own, or those of the first plain path on its line.
+pub(crate) fn endpoint_resolvers<'a>(plan: &'a SitePlan, path: &PathId) -> &'a [IpAddr] {
+    let Some((line, tunnel)) = plan.paths.get(path).and_then(|p| Some((&p.line, p.wireguard.as_ref()?)))
+    else {
+        return &[];
+    };
+    if !tunnel.resolvers.is_empty() {
+        return &tunnel.resolvers;
+    }
+    let plain = plan.paths.values().find(|p| p.kind == PathKind::Plain && p.line == *line);
+    plain.map_or(&[], |path| &path.resolvers)
 }

@@ -39,14 +39,15 @@ fn the_two_line_town_answers_what_the_agent_asks() {
     assert_eq!(plan.groups_of_zone(&zone("printers")), BTreeSet::new());
     assert_eq!(plan.session_idle(&group("affairs")).0, Duration::from_secs(900));
     assert_eq!(plan.interface_of("LAN3").map(|name| name.as_str()), Some("lan3"));
-    assert!(plan.paths_not_carried_yet().is_empty());
 }
 
 #[test]
-fn a_tunnel_is_read_and_flagged_as_not_carried_yet() {
+fn a_tunnels_far_end_is_asked_for_over_its_line_and_never_through_itself() {
     let plan = example("one-line-town.toml");
-    let flagged: Vec<&str> = plan.paths_not_carried_yet().iter().map(|id| id.as_str()).collect();
-    assert_eq!(flagged, ["closed"]);
+    let closed = plan.paths.keys().find(|id| id.as_str() == "closed").expect("in the example");
+    let direct = plan.paths.keys().find(|id| id.as_str() == "direct").expect("in the example");
+    assert_eq!(plan.endpoint_resolvers(closed), plan.paths[direct].resolvers);
+    assert!(plan.endpoint_resolvers(direct).is_empty(), "no tunnel, no name");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tokio::io::unix::AsyncFd;
 use crate::clock::Reading;
 use crate::conduct::bare_view;
 use crate::events::Happening;
-use crate::network::Choices;
+use crate::network::{Choices, Trials};
 use crate::sabotage::Sabotage;
 
 /// One agent for a runtime directory, as long as the file is open.
@@ -87,6 +87,14 @@ pub(crate) fn restore_machines(
         machines.insert(zone_group, machine);
     }
     (machines, choices, happenings)
+}
+
+/// Canaries that go on.
+pub(super) fn trials_of(machines: &BTreeMap<ZoneGroup, Machine>) -> Trials {
+    let trial = |(group, machine): (&ZoneGroup, &Machine)| {
+        Some(((group.zone.clone(), group.group.clone()), machine.state().trial()?.clone()))
+    };
+    machines.iter().filter_map(trial).collect()
 }
 
 /// What the plan asks to be examined.

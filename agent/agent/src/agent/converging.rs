@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::clock::Reading;
-use crate::network::Convergence;
+use crate::lookups::Found;
+use crate::network::{Convergence, Rotated};
 use crate::plans::LoadedPlan;
 use crate::store::StoredPlan;
 
 /// Looking at the kernel although nobody said that anything changed.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// While a tunnel cannot be had: somebody may be putting its key right.
+const TUNNEL_AGAIN: Duration = Duration::from_secs(5);
 /// After a converge that failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -22,6 +25,10 @@ impl Agent {
                     if self.sabotage.off("reobserve") { Duration::from_secs(86_400) } else { LOOK_AGAIN };
                 self.converge_at = Some(now.mono + look_again);
                 self.tell_of_missing_lines(now);
+                self.tell_of_tunnels(now);
+                if !self.unusable.is_empty() {
+                    self.converge_at = Some(now.mono + TUNNEL_AGAIN);
+                }
                 if self.trouble.take().is_some() && self.announced {
                     self.note(
                         "dataplane",
@@ -86,6 +93,87 @@ impl Agent {
                 ),
                 now,
             );
+        }
+    }
+
+    fn tell_of_tunnels(&mut self, now: Reading) {
+        for (name, public) in self.network.take_made_keys() {
+            self.note(
+                "agent",
+                format!("トンネル {name} の鍵を作りました。センター側に登録する公開鍵は {public} です。"),
+                format!("a key was made for tunnel {name}: register its public half at the hub: {public}"),
+                now,
+            );
+        }
+        if self.unusable == *self.network.unusable_tunnels() {
+            return;
+        }
+        self.unusable.clone_from(self.network.unusable_tunnels());
+        let reasons: Vec<String> = self.unusable.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        let reasons = reasons.join("; ");
+        if reasons.is_empty() {
+            self.note(
+                "dataplane",
+                "すべてのトンネルを使えます。".to_owned(),
+                "every tunnel can be had again".to_owned(),
+                now,
+            );
+        } else {
+            self.note(
+                "dataplane",
+                format!("トンネルを使えません。ほかの経路は使えます（{reasons}）"),
+                format!("a tunnel cannot be had; the other paths go on: {reasons}"),
+                now,
+            );
+        }
+    }
+
+    fn judge_rotation(&mut self, now: Reading) {
+        match self.network.judge_rotation(now.mono) {
+            Ok(None) => {}
+            Ok(Some(Rotated::Done(path))) => self.note(
+                "agent",
+                format!("経路 {path} の新しい鍵で接続できました。センター側の古い鍵を消してください。"),
+                format!(
+                    "the hub answers to the new key of path {path}: take the one before out of the hub's plan"
+                ),
+                now,
+            ),
+            Ok(Some(Rotated::Back(path))) => {
+                self.converge_at = Some(now.mono);
+                self.note(
+                    "agent",
+                    format!("経路 {path} の新しい鍵にセンターが応答しないため、前の鍵に戻しました。公開鍵の登録を確かめてください。"),
+                    format!(
+                        "the hub does not answer to the new key of path {path}: the one before is in use again. Is it \
+                         registered?"
+                    ),
+                    now,
+                );
+            }
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "the new key"),
+        }
+    }
+
+    /// Far ends with names are looked up; some seconds later [`Self::hear_of_far_end`].
+    pub(crate) fn look_for_far_ends(&mut self, now: Reading) {
+        self.judge_rotation(now);
+        match self.network.tend_tunnels(now.mono) {
+            Ok(wanted) => {
+                for wanted in wanted {
+                    let servers = self.network.plan().endpoint_resolvers(&wanted.path).to_vec();
+                    self.lookups.begin(wanted, &servers);
+                }
+            }
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "tunnels"),
+        }
+    }
+
+    pub(crate) fn hear_of_far_end(&mut self, found: Found) {
+        let outcome =
+            found.addresses.and_then(|found_at| self.network.found_far_end(&found.wanted, &found_at));
+        if let Err(error) = outcome {
+            tracing::warn!(tunnel = %found.wanted.interface, error = format!("{error:#}"), "the far end");
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is to be examined goes to the probe; what it has found out goes to health, and news of that to everybody.
 
-use seimon_core::health::{HealthEvent, Liveness};
+use seimon_core::health::{Ailment, EchoSize, HealthEvent, Liveness};
 use seimon_core::migration::{Event, ZoneGroup};
 use seimon_core::status;
 
@@ -45,8 +45,11 @@ impl Agent {
 
     pub(super) fn take(&mut self, finished: Finished, now: Reading) {
         match finished {
-            Finished::Echo { path, family, outcome } => {
+            Finished::Echo { path, family, size: EchoSize::Small, outcome } => {
                 self.health.handle_echo(&path, family, outcome, now.mono);
+            }
+            Finished::Echo { path, family: _, size: EchoSize::Full(_), outcome } => {
+                self.health.handle_large(&path, outcome, now.mono);
             }
             Finished::Check { target, outcome } => {
                 let passed = match outcome {
@@ -80,6 +83,31 @@ impl Agent {
                 reason,
                 ..Happening::default()
             },
+            HealthEvent::Ailment { path, ailment } => Happening {
+                kind: "path",
+                path: Some(path),
+                to: Some(ailment_word(ailment).to_owned()),
+                reason,
+                ..Happening::default()
+            },
+            HealthEvent::Ipv6 { path, verdict } => {
+                self.resolver_outdated = true;
+                Happening {
+                    kind: "path",
+                    path: Some(path),
+                    to: Some(format!("ipv6-{verdict:?}").to_lowercase()),
+                    reason,
+                    ..Happening::default()
+                }
+            }
+            HealthEvent::Unregistered { path, group, address } => Happening {
+                kind: "egress",
+                group: Some(group),
+                path: Some(path),
+                to: Some(address.to_string()),
+                reason,
+                ..Happening::default()
+            },
             HealthEvent::Egress { path, address } => Happening {
                 kind: "egress",
                 path: Some(path),
@@ -101,6 +129,16 @@ impl Agent {
             let text = format!("{error:#}");
             self.note("dataplane", text.clone(), text, now);
         }
+    }
+}
+
+/// As in events and scenarios.
+fn ailment_word(ailment: Option<Ailment>) -> &'static str {
+    match ailment {
+        Some(Ailment::Lossy { .. }) => "lossy",
+        Some(Ailment::Slow { .. }) => "slow",
+        Some(Ailment::LargeStall) => "large-stall",
+        None => "well",
     }
 }
 

@@ -25,6 +25,7 @@ impl Agent {
                 tracing::warn!(error = format!("{error:#}"), "the time was not written down");
             }
         }
+        self.look_for_far_ends(now);
         self.number_events();
         let day = today(self.network.plan(), now.calendar);
         if self.day.replace(day).is_some_and(|before| before != day) {
@@ -60,6 +61,8 @@ impl Agent {
             return Ok(());
         }
         let flows = self.network.flows()?;
+        let is_probe = |source| probes.iter().any(|&(v4, v6, _)| source == v4 || source == v6);
+        self.count_line_use(&flows, is_probe, now);
         let findings = self.census.take_flows(
             &flows,
             |source| probes.iter().any(|&(v4, v6, _)| source == v4 || source == v6),

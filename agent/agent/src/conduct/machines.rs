@@ -111,10 +111,10 @@ impl Agent {
                     Err(error) => Event::CheckpointFailed { id, reason: format!("{error:#}") },
                 })
             }
-            Action::SetCurrent { id, zone_group, path } => {
+            Action::SetCurrent { id, zone_group, path, trial } => {
                 self.resolver_outdated = true;
-                let choice = PathChoice::On(path);
-                Some(match self.network.set_current(&zone_group.zone, &zone_group.group, choice) {
+                let (zone, group) = (&zone_group.zone, &zone_group.group);
+                Some(match self.network.set_current(zone, group, PathChoice::On(path), trial) {
                     Ok(()) => Event::ChangeInForce { id },
                     Err(error) => {
                         // Perhaps the table is not what we think it is: look, and try again after.

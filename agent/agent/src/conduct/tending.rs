@@ -26,6 +26,7 @@ impl Agent {
         if let Err(error) = outcome {
             self.lose_resolver(&error, now);
         }
+        self.page.listen(now);
         let (messages, outcome) = self.probe.receive::<FromProbe>();
         for message in messages {
             if let Err(error) = self.hear_probe(message, now) {
@@ -48,6 +49,7 @@ impl Agent {
         self.probe.stop(now.mono);
         self.probe_state = ProbeState::Off;
         self.probing.abandon();
+        self.acceptance.abandon();
     }
 
     fn hear_resolver(&mut self, message: FromResolver, now: Reading) {
@@ -98,6 +100,7 @@ impl Agent {
                 let watch = self.probing.watch(orders, ground(&self.network, &self.loaded), now.mono);
                 self.probe.send(&watch);
             }
+            FromProbe::Tried { job, outcome } => self.acceptance.take(job, outcome),
             report @ (FromProbe::Watched { .. } | FromProbe::Checked { .. }) => {
                 for finished in self.probing.finish(report, now.mono) {
                     self.take(finished, now);
@@ -109,6 +112,7 @@ impl Agent {
 
     /// Starts what is not running and due.
     pub(crate) fn tend_children(&mut self, now: Reading) {
+        self.tend_page(now);
         if self.resolver.start_due().is_some_and(|at| at <= now.mono) {
             let started = self.prepare_resolver().and_then(|()| match &self.resolver_program {
                 Some(program) => self.resolver.start(program, now.mono),
@@ -176,10 +180,12 @@ impl Agent {
         self.resolver_program = None;
         self.resolver_config = None;
         self.resolver_outdated = true;
+        self.page.restart(now);
         self.probe.stop(now.mono);
         self.probe.hurry(now.mono);
         self.probe_state = ProbeState::Off;
         self.probing.abandon();
+        self.acceptance.abandon();
     }
 
     /// Sends the resolver its configuration if it is another than the one it has.
@@ -205,11 +211,14 @@ impl Agent {
                 (path.clone(), up)
             })
             .collect();
+        let paths = self.network.plan().paths.keys();
+        let without_ipv6 = paths.filter(|path| self.health.ipv6(path) == Liveness::Down).cloned().collect();
         let config = views::resolver_config(
             self.network.plan(),
             self.network.allocation(),
             &current,
             &up,
+            &without_ipv6,
             now.calendar,
         );
         if self.resolver_config.as_ref() != Some(&config) {
@@ -222,13 +231,14 @@ impl Agent {
         if let Err(error) = self.resolver.flush() {
             self.lose_resolver(&error, now);
         }
+        self.page.flush(now);
         if let Err(error) = self.probe.flush() {
             self.lose_probe(&error, now);
         }
     }
 }
 
-fn child_environment() -> Vec<(String, String)> {
+pub(crate) fn child_environment() -> Vec<(String, String)> {
     // Where to find the system's certificate authorities, and how much to log; nothing else is inherited.
     ["SEIMON_LOG", "SSL_CERT_FILE", "SSL_CERT_DIR"]
         .into_iter()

@@ -22,8 +22,10 @@ impl Network {
     }
 
     fn try_converge(&mut self, now: Instant) -> Result<Convergence> {
+        self.resume_rotation(now);
+        self.ground_tunnels();
         let observed = self.observe()?;
-        let wanted = self.possible(&observed);
+        let mut wanted = self.possible(&observed);
         let table_was_lost = self.verified.is_some() && observed.table.is_none();
         let mut changes = diff(&observed, self.verified.as_ref(), &wanted);
         if self.was_edited(&observed, &wanted) {
@@ -44,7 +46,15 @@ impl Network {
         tracing::debug!("all changes: {}", summary.join("; "));
         let mut affinity_gone =
             observed.table.is_none() || summary.iter().any(|line| line.starts_with("whole table"));
-        match self.dataplane.apply(&changes) {
+        let mut outcome = self.dataplane.apply(&changes);
+        while let Err(ApplyError::Tunnel { interface, why }) = outcome {
+            // The others go on without it.
+            self.tunnels.unusable.insert(interface, why);
+            let observed = self.observe()?;
+            wanted = self.possible(&observed);
+            outcome = self.dataplane.apply(&diff(&observed, self.verified.as_ref(), &wanted));
+        }
+        match outcome {
             Ok(()) => {}
             // What is there is not what the difference was made for: one whole table fits everything.
             Err(ApplyError::NftRefused { message }) if observed.table.is_some() => {
@@ -62,8 +72,9 @@ impl Network {
             self.dataplane.apply(&ChangeSet { changes: vec![restored] })?;
         }
         // Same plan, and yet there was something to change: somebody else had changed it. Links of the probe's vanish with
-        // the probe.
-        let by_others = changes.changes.iter().any(|change| !is_probe_link(change));
+        // the probe, and a tunnel with the process that carries it.
+        let by_others = changes.changes.iter().any(|change| !is_probe_link(change))
+            && !changes.changes.iter().any(is_tunnel);
         if by_others && (table_was_lost || self.verified.as_ref() == Some(&wanted)) {
             self.repairs += 1;
         }
@@ -81,6 +92,8 @@ impl Network {
         }
         self.problems =
             self.missing.iter().map(|name| ApplyError::NoSuchInterface(name.clone()).to_string()).collect();
+        self.problems.extend(self.tunnels.unusable.iter().map(|(name, why)| format!("tunnel {name}: {why}")));
+        self.note_tunnels(observed, now);
         if self.digests.is_empty() {
             self.digests = digests(observed);
         }
@@ -98,7 +111,7 @@ impl Network {
             && self.digests != digests(observed)
     }
 
-    /// The plan without lines whose interface is not there: the other lines are not to suffer for it. The kernel tells when
+    /// The plan without tunnels that cannot be had, and lines whose interface is not there: the other lines are not to suffer for it. The kernel tells when
     /// it comes.
     fn possible(&mut self, observed: &Observed) -> NetworkPlan {
         let there = |name: &InterfaceName| observed.interfaces.contains_key(name);
@@ -109,7 +122,9 @@ impl Network {
             .filter(|link| matches!(link.kind, LinkKind::Uplink) && !there(&link.name))
             .map(|link| link.name.clone())
             .collect();
-        let lost = |name: &InterfaceName| self.missing.contains(name);
+        let unusable = &self.tunnels.unusable;
+        let lost = |name: &InterfaceName| self.missing.contains(name) || unusable.contains_key(name);
+        plan.tunnels.retain(|name, _| !lost(name));
         plan.links.retain(|link| !lost(&link.name));
         plan.addresses.retain(|address| !lost(&address.interface));
         plan.routes.retain(|route| match &route.kind {
@@ -117,7 +132,8 @@ impl Network {
             RouteKind::Prohibit => true,
         });
         plan.sysctls.retain(|sysctl| {
-            !self.missing.iter().any(|name| sysctl.path.contains(&format!("/conf/{name}/")))
+            let lost = self.missing.iter().chain(unusable.keys());
+            !lost.into_iter().any(|name| sysctl.path.contains(&format!("/conf/{name}/")))
         });
         plan
     }
@@ -132,6 +148,10 @@ fn is_probe_link(change: &Change) -> bool {
     matches!(change, Change::LinkUp(Link { kind: LinkKind::Probe { .. }, .. }))
 }
 
+fn is_tunnel(change: &Change) -> bool {
+    matches!(change, Change::LinkUp(Link { kind: LinkKind::Tunnel, .. }))
+}
+
 /// A change in words, for logs and `plan diff`.
 pub(super) fn describe(change: &Change) -> String {
     match change {
@@ -144,6 +164,8 @@ pub(super) fn describe(change: &Change) -> String {
         Change::Kill(_) => "flows ended".to_owned(),
         Change::LinkUp(link) => format!("interface {}", link.name),
         Change::LinkRemove(name) => format!("interface {name} removed"),
+        Change::TunnelSet { interface, .. } => format!("tunnel {interface} configured"),
+        Change::TunnelEndpoint { interface, endpoint, .. } => format!("tunnel {interface} to {endpoint}"),
         Change::AddressAdd(address) => format!("address {} on {}", address.address, address.interface),
         Change::AddressRemove(address) => format!("address {} off {}", address.address, address.interface),
         Change::RouteReplace(route) => format!("route {} in table {}", route.destination, route.table),

@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::{Context as _, Result};
 use seimon_core::network_plan::{
     AffinityEntry, Change, ChangeSet, Dataplane, Element, FlowKill, PathChoice, PathIndex, ZoneGroupIndex,
-    current_element, gateway_element, real_elements, twin_element,
+    canary_element, current_element, gateway_element, real_elements, twin_element,
 };
 use seimon_plan::{GroupId, PathId, ZoneId};
 
-use super::Network;
+use super::{Network, Trials};
 
 impl Network {
     pub(super) fn fill_runtime_maps(&mut self) {
@@ -21,6 +21,11 @@ impl Network {
                 real_elements(allocation, zone, name, path, *ipv4, *ipv6)
             })
             .chain(gateway_element(allocation, &self.gateway_path))
+            .chain(
+                self.trials
+                    .iter()
+                    .filter_map(|((zone, group), path)| canary_element(allocation, zone, group, path)),
+            )
             .collect();
         for element in elements {
             self.note(element);
@@ -44,13 +49,39 @@ impl Network {
         })
     }
 
-    /// One element in one transaction: new flows of the group in the zone take another way from now on.
-    pub(crate) fn set_current(&mut self, zone: &ZoneId, group: &GroupId, choice: PathChoice) -> Result<()> {
-        let element = current_element(&self.allocation, zone, group, &choice)
-            .with_context(|| format!("{zone}/{group} has no number"))?;
-        self.replace(vec![element])?;
-        self.choices.insert((zone.clone(), group.clone()), choice);
+    /// An element or two in one transaction: new flows of the group in the zone take another way from now on, those of the
+    /// plan's canary clients `trial`.
+    pub(crate) fn set_current(
+        &mut self,
+        zone: &ZoneId,
+        group: &GroupId,
+        choice: PathChoice,
+        trial: Option<PathId>,
+    ) -> Result<()> {
+        let number = || format!("{zone}/{group} has no number");
+        let current = current_element(&self.allocation, zone, group, &choice).with_context(number)?;
+        let key = (zone.clone(), group.clone());
+        let before =
+            self.trials.get(&key).and_then(|path| canary_element(&self.allocation, zone, group, path));
+        match &trial {
+            Some(path) => {
+                let canary = canary_element(&self.allocation, zone, group, path).with_context(number)?;
+                self.replace(vec![current, canary])?;
+                self.trials.insert(key.clone(), path.clone());
+            }
+            None => {
+                self.exchange(vec![current], before.into_iter().collect())?;
+                self.trials.remove(&key);
+            }
+        }
+        self.choices.insert(key, choice);
         Ok(())
+    }
+
+    /// Of the groups whose canary was under way when the agent was last running. Before the first converge.
+    pub(crate) fn set_trials(&mut self, trials: Trials) {
+        self.trials = trials;
+        self.fill_runtime_maps();
     }
 
     /// The path of the gateway's own traffic.
@@ -66,21 +97,32 @@ impl Network {
     }
 
     fn replace(&mut self, elements: Vec<Element>) -> Result<()> {
-        let add: Vec<Element> =
-            elements.into_iter().filter(|e| self.existing(e).as_ref() != Some(e)).collect();
-        if add.is_empty() {
+        self.exchange(elements, Vec::new())
+    }
+
+    /// Elements of run-time maps put in and taken out in one transaction, in the kernel and in what is meant.
+    fn exchange(&mut self, wanted: Vec<Element>, unwanted: Vec<Element>) -> Result<()> {
+        let add: Vec<Element> = wanted.into_iter().filter(|e| self.existing(e).as_ref() != Some(e)).collect();
+        let gone: Vec<Element> = unwanted.iter().filter_map(|element| self.existing(element)).collect();
+        if add.is_empty() && gone.is_empty() {
             return Ok(());
         }
-        let remove = add.iter().filter_map(|element| self.existing(element)).collect();
+        let remove =
+            add.iter().filter_map(|element| self.existing(element)).chain(gone.iter().cloned()).collect();
         self.dataplane.apply(&ChangeSet { changes: vec![Change::Elements { remove, add: add.clone() }] })?;
-        for element in add {
-            self.note(element.clone());
-            // What was seen to be in force has changed with our own act.
-            if let Some(verified) = &mut self.verified
-                && let (Some(map), Some(value)) =
-                    (verified.ruleset.maps.get_mut(&element.container), element.value)
-            {
-                map.elements.insert(element.key, value);
+        // What was seen to be in force has changed with our own act.
+        for plan in [Some(&mut self.compiled), self.verified.as_mut()].into_iter().flatten() {
+            for element in &add {
+                if let (Some(map), Some(value)) =
+                    (plan.ruleset.maps.get_mut(&element.container), element.value.clone())
+                {
+                    map.elements.insert(element.key.clone(), value);
+                }
+            }
+            for element in &gone {
+                if let Some(map) = plan.ruleset.maps.get_mut(&element.container) {
+                    map.elements.remove(&element.key);
+                }
             }
         }
         Ok(())
@@ -124,22 +166,8 @@ impl Network {
         if by_ipv4 { self.replace(vec![element]) } else { self.take_out(vec![element]) }
     }
 
-    /// Elements of run-time maps taken out, in the kernel and in what is meant.
     fn take_out(&mut self, elements: Vec<Element>) -> Result<()> {
-        let remove: Vec<Element> = elements.iter().filter_map(|element| self.existing(element)).collect();
-        if remove.is_empty() {
-            return Ok(());
-        }
-        let change = Change::Elements { remove: remove.clone(), add: Vec::new() };
-        self.dataplane.apply(&ChangeSet { changes: vec![change] })?;
-        for element in remove {
-            for plan in [Some(&mut self.compiled), self.verified.as_mut()].into_iter().flatten() {
-                if let Some(map) = plan.ruleset.maps.get_mut(&element.container) {
-                    map.elements.remove(&element.key);
-                }
-            }
-        }
-        Ok(())
+        self.exchange(Vec::new(), elements)
     }
 
     pub(crate) fn kill_flows(&mut self, kill: FlowKill) -> Result<()> {

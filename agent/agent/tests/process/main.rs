@@ -10,4 +10,5 @@ mod environment;
 mod foreign;
 mod harness;
 mod lifecycle;
+mod people;
 mod unit;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use seimon_board::Instant;
 
+use super::tracker::EchoFamily;
+
 /// Address families that a path carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Families {
@@ -62,6 +64,16 @@ impl EgressTracker {
         registered: impl IntoIterator<Item = &'a BTreeSet<IpAddr>>,
         now: Instant,
     ) -> EgressVerdict {
+        self.verdict_without(None, registered, now)
+    }
+
+    /// The same where one of the families that the path should carry is known not to work: it need not be measured.
+    pub fn verdict_without<'a>(
+        &self,
+        broken: Option<EchoFamily>,
+        registered: impl IntoIterator<Item = &'a BTreeSet<IpAddr>>,
+        now: Instant,
+    ) -> EgressVerdict {
         let asking: Vec<_> = registered.into_iter().filter(|set| !set.is_empty()).collect();
         if asking.is_empty() {
             return EgressVerdict::Registered;
@@ -70,10 +82,10 @@ impl EgressTracker {
         let strangers: BTreeSet<IpAddr> =
             measured.iter().filter(|a| asking.iter().any(|set| !set.contains(a))).copied().collect();
         let (v4, v6) = (measured.iter().any(IpAddr::is_ipv4), measured.iter().any(IpAddr::is_ipv6));
-        let complete = match self.families {
-            Families::V4 => v4,
-            Families::V6 => v6,
-            Families::Both => v4 && v6,
+        let complete = match (self.families, broken) {
+            (Families::V4, _) | (Families::Both, Some(EchoFamily::V6)) => v4,
+            (Families::V6, _) | (Families::Both, Some(EchoFamily::V4)) => v6,
+            (Families::Both, None) => v4 && v6,
         };
         if !strangers.is_empty() {
             EgressVerdict::NotRegistered(strangers)
@@ -123,6 +135,17 @@ mod tests {
             both.verdict([&set(&["192.0.2.9"])], Instant::ZERO),
             EgressVerdict::NotRegistered(set(&["192.0.2.2"]))
         );
+    }
+
+    #[test]
+    fn a_family_that_is_broken_need_not_be_measured_but_a_stranger_seen_in_it_counts() {
+        let both = tracker(Families::Both, &["192.0.2.2"]);
+        let verdict = |tracker: &EgressTracker| {
+            tracker.verdict_without(Some(EchoFamily::V6), [&set(&["192.0.2.2"])], Instant::ZERO)
+        };
+        assert_eq!(verdict(&both), EgressVerdict::Registered);
+        let also = tracker(Families::Both, &["192.0.2.2", "2001:db8::9"]);
+        assert_eq!(verdict(&also), EgressVerdict::NotRegistered(set(&["2001:db8::9"])));
     }
 
     #[test]

@@ -8,22 +8,29 @@ use seimon_plan::ServiceId;
 use super::egress::EgressVerdict;
 use super::liveness::Liveness;
 use super::passive::FlowCount;
+use super::quality::Ailment;
 use super::service::{ServiceFacts, ServiceVerdict};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct PathFacts {
     pub liveness: Liveness,
+    /// It carries packets, but badly.
+    pub ailment: Option<Ailment>,
     /// Share of liveness packets lost lately, 0 to 1.
     pub loss: Option<f64>,
     pub round_trip: Option<Duration>,
     /// Against what this group's services have registered.
     pub egress: EgressVerdict,
+    /// Strangers have the same egress address, and a service of this group admits people by it.
+    pub shared: bool,
     /// This group's services that have a health check.
     pub services: BTreeMap<ServiceId, ServiceFacts>,
     /// Clients of this zone and group that keep this path; `None`: not counted yet.
     pub clients: Option<u32>,
     /// Users' new flows of this zone and group on this path, lately.
     pub flows: FlowCount,
+    /// The share of them that is usually answered, 0 to 1; `None`: not known yet.
+    pub usual_flows: Option<f64>,
 }
 
 impl Default for PathFacts {
@@ -31,12 +38,15 @@ impl Default for PathFacts {
     fn default() -> Self {
         Self {
             liveness: Liveness::Unknown,
+            ailment: None,
             loss: None,
             round_trip: None,
             egress: EgressVerdict::Unknown,
+            shared: false,
             services: BTreeMap::new(),
             clients: None,
             flows: FlowCount::default(),
+            usual_flows: None,
         }
     }
 }

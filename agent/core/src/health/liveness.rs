@@ -1,11 +1,13 @@
 //! Liveness of one path from single light packets.
 //!
 //! ```text
-//!            3 answers in a row                  k of the last n lost
+//!            3 answers in a row             k of the last n lost, and k + 2 in a row
 //!  Unknown ─────────────────────▶ Up ─────────────────────────────────────▶ Down
 //!     └─────────── k of n lost ───│──────────────────────────────────────────▲│
 //!                                 └◀── up_count in a row, and hold-down over ──┘
 //! ```
+//! In a row, because single losses say how well a path works, not whether it lives (that is [`super::PathQuality`]'s).
+//!
 //! The first recovery waits for `up_count` only. A path that goes down again within [`LivenessConfig::calm`] is also
 //! held down, twice as long each time.
 
@@ -51,6 +53,8 @@ impl LivenessConfig {
 
 /// Answers in a row after which a path that was never judged is up.
 const FIRST_VERDICT: u32 = 3;
+/// Losses in a row beside `down_lost`: at 5 % loss five of six are lost several times in 100 hours, seven in a row never.
+const MORE_IN_ROW: u32 = 2;
 /// Results that the loss share is taken over: a minute at five a second.
 const LOSS_RESULTS: usize = 300;
 /// Results that make a share: ten seconds at five a second. One packet lost of fewer would look like a bad line.
@@ -74,6 +78,7 @@ pub struct PathLiveness {
     /// Results since the verdict last changed, for `down_of`.
     fresh: u32,
     answers_in_row: u32,
+    losses_in_row: u32,
     round_trips: VecDeque<Duration>,
     failures: u32,
     last_failure: Option<Instant>,
@@ -88,6 +93,7 @@ impl PathLiveness {
             results: VecDeque::new(),
             fresh: 0,
             answers_in_row: 0,
+            losses_in_row: 0,
             round_trips: VecDeque::new(),
             failures: 0,
             last_failure: None,
@@ -129,12 +135,14 @@ impl PathLiveness {
             }
         }
         self.answers_in_row = self.answers_in_row.saturating_add(1);
+        self.losses_in_row = 0;
         self.record(Outcome::Answered, now)
     }
 
     /// A packet had no answer within its time, or the network refused it.
     pub fn handle_lost(&mut self, now: Instant) -> Option<Liveness> {
         self.answers_in_row = 0;
+        self.losses_in_row = self.losses_in_row.saturating_add(1);
         self.record(Outcome::Lost, now)
     }
 
@@ -145,7 +153,10 @@ impl PathLiveness {
         }
         self.fresh = self.fresh.saturating_add(1);
         match self.verdict {
-            Liveness::Up | Liveness::Unknown if self.lost_recently() >= self.config.down_lost => {
+            Liveness::Up | Liveness::Unknown
+                if self.lost_recently() >= self.config.down_lost
+                    && self.losses_in_row >= self.config.down_lost.saturating_add(MORE_IN_ROW) =>
+            {
                 Some(self.transition_to_down(now))
             }
             Liveness::Unknown if self.answers_in_row >= FIRST_VERDICT => Some(self.transition_to_up()),
@@ -234,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn five_losses_in_a_row_are_a_death_and_take_little_more_than_a_second_and_a_half() {
+    fn seven_losses_in_a_row_are_a_death_and_take_two_seconds_at_the_most() {
         let mut wire = Wire::new();
         wire.until(true, Liveness::Up);
         for _ in 0..50 {
@@ -243,7 +254,7 @@ mod tests {
         // The worst case: the path dies just after a packet was answered. The last of the lost is known to be so when its
         // time is over.
         let took = wire.until(false, Liveness::Down) + Thresholds::default().liveness_timeout.0;
-        assert!(took <= Duration::from_millis(1_600), "{took:?}");
+        assert!(took <= Duration::from_millis(2_000), "{took:?}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  echo answers ──▶ PathLiveness (k of n, hysteresis, hold-down) ──▶ Up | Down | Unknown, loss, round trip
+//!       ├─ losses, times, full-size echoes ──▶ PathQuality ──▶ Ailment: lossy, slow, long answers stall
 //!       └─ source seen ──▶ EgressTracker ──▶ Registered | NotRegistered | Unknown
 //!  service checks ──▶ ServiceHealth by (zone, service, path) ──▶ Well | Ill | Unknown ──▶ blame()
 //!  users' flows ──▶ PassiveShare by (zone, group, path): the share of new flows that were answered
@@ -16,8 +17,10 @@
 mod blame;
 mod egress;
 mod facts;
+mod letter;
 mod liveness;
 mod passive;
+mod quality;
 mod schedule;
 mod service;
 mod tracker;
@@ -25,8 +28,10 @@ mod tracker;
 pub use blame::{Blame, blame};
 pub use egress::{EgressTracker, EgressVerdict, Families};
 pub use facts::PathFacts;
+pub use letter::Registration;
 pub use liveness::{Liveness, LivenessConfig, PathLiveness};
 pub use passive::{FlowCount, PassiveShare};
+pub use quality::{Ailment, PathQuality};
 pub use schedule::{CheckTarget, Pace, Schedule, ScheduleConfig};
 pub use service::{CheckOutcome, ServiceFacts, ServiceHealth, ServiceVerdict, Stage};
-pub use tracker::{EchoFamily, EchoOrder, EchoOutcome, Health, HealthConfig, HealthEvent};
+pub use tracker::{EchoFamily, EchoOrder, EchoOutcome, EchoSize, Health, HealthConfig, HealthEvent};

@@ -1,4 +1,5 @@
-//! When to check which service. Times are spread by a hash of seed, target and round: the same seed gives the same
+//! When to check which service. A site's checks are few however many services it has: where there are more targets than
+//! [`ScheduleConfig::checks_per_interval`], each has its turn less often. Times are spread by a hash of seed, target and round: the same seed gives the same
 //! schedule, and a town's schools do not ask in step. (Echoes are sent by the probe by itself.)
 
 use std::collections::{BTreeMap, VecDeque};
@@ -28,6 +29,9 @@ pub enum Pace {
 #[derive(Clone, Debug)]
 pub struct ScheduleConfig {
     pub check_interval: Duration,
+    /// So many steady checks begin within one `check_interval`, evenly spread, for the whole site. Not counted: the first
+    /// of each target, those of what moves, and those that look again after a failure.
+    pub checks_per_interval: u32,
     pub check_interval_moving: Duration,
     /// A check that has not reported by then is given up, so that the next can start.
     pub check_timeout: Duration,
@@ -39,6 +43,8 @@ pub struct ScheduleConfig {
 #[derive(Clone, Debug)]
 struct Slot {
     next: Instant,
+    /// `next` is because something may be wrong.
+    hurried: bool,
     round: u64,
     under_way: Option<Instant>,
 }
@@ -50,6 +56,8 @@ pub struct Schedule {
     checks: BTreeMap<CheckTarget, Slot>,
     paces: BTreeMap<(ZoneId, GroupId), Pace>,
     due: VecDeque<CheckTarget>,
+    /// No steady check begins before.
+    steady_at: Instant,
 }
 
 impl Schedule {
@@ -58,10 +66,30 @@ impl Schedule {
             .into_iter()
             .map(|target| {
                 let next = now + spread(config.seed, &target, 0, config.check_interval_moving);
-                (target, Slot { next, round: 0, under_way: None })
+                (target, Slot { next, hurried: false, round: 0, under_way: None })
             })
             .collect();
-        Self { config, checks, paces: BTreeMap::new(), due: VecDeque::new() }
+        Self { config, checks, paces: BTreeMap::new(), due: VecDeque::new(), steady_at: now }
+    }
+
+    /// Between two checks of one target while nothing moves.
+    pub fn steady_interval(&self) -> Duration {
+        let targets = u32::try_from(self.checks.len()).unwrap_or(u32::MAX);
+        self.config.check_interval.max(self.gap().saturating_mul(targets))
+    }
+
+    /// Between two steady checks of whatever target.
+    fn gap(&self) -> Duration {
+        self.config.check_interval / self.config.checks_per_interval.max(1)
+    }
+
+    fn pace(&self, target: &CheckTarget) -> Pace {
+        self.paces.get(&(target.zone.clone(), target.group.clone())).copied().unwrap_or_default()
+    }
+
+    /// Whether this one waits for its turn among the steady ones.
+    fn takes_turn(&self, target: &CheckTarget, slot: &Slot) -> bool {
+        !slot.hurried && slot.round > 0 && self.pace(target) == Pace::Steady
     }
 
     pub fn set_pace(&mut self, zone: &ZoneId, group: &GroupId, pace: Pace, now: Instant) {
@@ -95,40 +123,46 @@ impl Schedule {
         if let Some(slot) = self.checks.get_mut(target) {
             let soon = now + spread(self.config.seed, target, slot.round, self.config.check_interval_moving);
             slot.next = slot.next.min(soon);
+            slot.hurried = true;
         }
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
-        let config = &self.config;
+        let give_up = self.config.check_timeout.saturating_mul(2);
         for slot in self.checks.values_mut() {
-            slot.under_way =
-                slot.under_way.filter(|&since| now < since + config.check_timeout.saturating_mul(2));
+            slot.under_way = slot.under_way.filter(|&since| now < since + give_up);
         }
-        let mut free =
-            config.max_checks.saturating_sub(self.checks.values().filter(|s| s.under_way.is_some()).count());
-        let mut due: Vec<(Instant, CheckTarget)> = self
+        let under_way = self.checks.values().filter(|s| s.under_way.is_some()).count();
+        let mut free = self.config.max_checks.saturating_sub(under_way);
+        let mut due: Vec<(Instant, bool, CheckTarget)> = self
             .checks
             .iter()
             .filter(|(_, slot)| slot.next <= now && slot.under_way.is_none())
-            .map(|(target, slot)| (slot.next, target.clone()))
+            .map(|(target, slot)| (slot.next, self.takes_turn(target, slot), target.clone()))
             .collect();
         due.sort();
-        for (_, target) in due {
+        let (gap, steady) = (self.gap(), self.steady_interval());
+        for (_, takes_turn, target) in due {
             if free == 0 {
                 break;
             }
-            let pace =
-                self.paces.get(&(target.zone.clone(), target.group.clone())).copied().unwrap_or_default();
-            let interval = match pace {
-                Pace::Steady => config.check_interval,
-                Pace::Moving => config.check_interval_moving,
+            if takes_turn {
+                if self.steady_at > now {
+                    continue;
+                }
+                self.steady_at = now + gap;
+            }
+            let interval = match self.pace(&target) {
+                Pace::Steady => steady,
+                Pace::Moving => self.config.check_interval_moving,
             };
             if let Some(slot) = self.checks.get_mut(&target) {
                 free -= 1;
                 slot.round += 1;
+                slot.hurried = false;
                 slot.under_way = Some(now);
                 // Between three quarters and five quarters of the interval.
-                let jitter = spread(config.seed, &target, slot.round, interval / 2);
+                let jitter = spread(self.config.seed, &target, slot.round, interval / 2);
                 slot.next = now + (interval * 3 / 4 + jitter).max(Duration::from_millis(1));
                 self.due.push_back(target);
             }
@@ -144,9 +178,11 @@ impl Schedule {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let under_way = self.checks.values().filter(|slot| slot.under_way.is_some()).count();
         let give_up = self.config.check_timeout.saturating_mul(2);
-        let checks = self.checks.values().filter_map(|slot| match slot.under_way {
+        let checks = self.checks.iter().filter_map(|(target, slot)| match slot.under_way {
             Some(since) => Some(since + give_up),
-            None => (under_way < self.config.max_checks).then_some(slot.next),
+            None if under_way >= self.config.max_checks => None,
+            None if self.takes_turn(target, slot) => Some(slot.next.max(self.steady_at)),
+            None => Some(slot.next),
         });
         checks.min()
     }
@@ -188,6 +224,7 @@ mod tests {
     fn config(seed: u64) -> ScheduleConfig {
         ScheduleConfig {
             check_interval: Duration::from_secs(45),
+            checks_per_interval: 7,
             check_interval_moving: Duration::from_secs(2),
             check_timeout: Duration::from_secs(5),
             max_checks: 2,
@@ -254,5 +291,45 @@ mod tests {
         assert_eq!(schedule.poll_timeout(), Some(Instant::from_millis(12_000)));
         schedule.handle_timeout(Instant::from_millis(12_000));
         assert_eq!(std::iter::from_fn(|| schedule.poll_check()).count(), 2, "the others get their turn");
+    }
+
+    #[test]
+    fn twenty_services_over_two_paths_cost_few_checks_in_every_minute_and_all_have_their_turn() {
+        let targets: Vec<CheckTarget> = (0..20)
+            .flat_map(|n| {
+                ["closed", "direct"].map(|path| CheckTarget { path: id(path), ..target(&format!("s{n}")) })
+            })
+            .collect();
+        let config = ScheduleConfig { max_checks: 8, ..config(1) };
+        let mut schedule = Schedule::new(config, targets.clone(), Instant::ZERO);
+        let minute = Duration::from_secs(60);
+        run(&mut schedule, Instant::ZERO, minute);
+        let hour = run(&mut schedule, Instant::ZERO + minute, minute * 60);
+        for (from, _) in &hour {
+            let within = hour.iter().filter(|(at, _)| at >= from && at.since(*from) < minute).count();
+            // About twenty packets each: at most 200.
+            assert!(within <= 10, "{within} checks in the minute from {from:?}");
+        }
+        let longest = schedule.steady_interval() * 2;
+        for target in &targets {
+            let mut last = Instant::ZERO + minute;
+            for (at, _) in hour.iter().filter(|(_, checked)| checked == target) {
+                assert!(at.since(last) <= longest, "{target:?} waited {:?}", at.since(last));
+                last = *at;
+            }
+            assert!(last > Instant::ZERO + minute * 50, "{target:?} was forgotten");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_looked_at_again_without_waiting_for_a_turn() {
+        let targets: Vec<CheckTarget> = (0..40).map(|n| target(&format!("s{n}"))).collect();
+        let config = ScheduleConfig { max_checks: 8, ..config(1) };
+        let mut schedule = Schedule::new(config, targets.clone(), Instant::ZERO);
+        let now = Instant::ZERO + Duration::from_secs(300);
+        run(&mut schedule, Instant::ZERO, Duration::from_secs(300));
+        schedule.hurry(&targets[7], now);
+        let soon = run(&mut schedule, now, Duration::from_secs(2));
+        assert!(soon.iter().any(|(_, checked)| *checked == targets[7]), "{soon:?}");
     }
 }

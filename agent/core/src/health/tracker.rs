@@ -5,27 +5,40 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use seimon_board::Instant;
-use seimon_plan::{GroupId, PathId, PathIpv6, ServiceId, SitePlan, Thresholds, ZoneId};
+use seimon_plan::{Egress, GroupId, PathId, PathIpv6, PathKind, ServiceId, SitePlan, Thresholds, ZoneId};
 
 use super::egress::{EgressTracker, Families};
 use super::facts::PathFacts;
 use super::liveness::{Liveness, LivenessConfig, PathLiveness};
 use super::passive::{FlowCount, PassiveShare};
+use super::quality::{Ailment, PathQuality};
 use super::schedule::{CheckTarget, Pace, Schedule, ScheduleConfig};
 use super::service::{CheckOutcome, ServiceHealth, ServiceVerdict};
 
-/// Between echoes in the family that liveness does not use, only to learn the egress address.
-const EGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// Between echoes in the family that does not decide on a path's life: to learn its egress address, and whether it works.
+const OTHER_FAMILY_INTERVAL: Duration = Duration::from_secs(2);
+/// Between echoes that fill the path's packets: ten of them tell, and there is a minute for it.
+const LARGE_INTERVAL: Duration = Duration::from_secs(4);
+
+/// A check is about twenty packets on their way out: with the default interval of 45 s that makes 187 a minute to others'
+/// targets, however many services a site has.
+const CHECKS_PER_INTERVAL: u32 = 7;
 
 #[derive(Clone, Debug)]
 pub struct HealthConfig {
     pub thresholds: Thresholds,
     pub paths: BTreeMap<PathId, Families>,
+    /// The longest packets that each path carries, in bytes. Of a path that is not here large packets are not tried.
+    pub sizes: BTreeMap<PathId, u16>,
     pub targets: BTreeSet<CheckTarget>,
     /// By group, one set of registered addresses for each of its services.
     pub registered: BTreeMap<GroupId, Vec<BTreeSet<IpAddr>>>,
     /// How long an egress measurement counts.
     pub egress_keep: Duration,
+    /// Paths whose egress address strangers use too.
+    pub shared: BTreeSet<PathId>,
+    /// Steady checks within one `check_interval`, for the whole site; see [`ScheduleConfig::checks_per_interval`].
+    pub checks_per_interval: u32,
     /// Checks under way at a time.
     pub max_checks: usize,
     /// Spreads the schedule; different for each site.
@@ -44,6 +57,15 @@ impl HealthConfig {
                 (id.clone(), if v6 { Families::Both } else { Families::V4 })
             })
             .collect();
+        let sizes = plan.paths.iter().filter_map(|(id, path)| {
+            let mtu = match &path.wireguard {
+                Some(tunnel) => tunnel.mtu,
+                None => plan.lines.get(&path.line)?.mtu,
+            };
+            // Probe hosts stand on Ethernet.
+            Some((id.clone(), mtu.min(1500)))
+        });
+        let sizes = sizes.collect();
         let mut targets = BTreeSet::new();
         for route in &plan.migration.routes {
             for (service, spec) in &plan.services {
@@ -67,9 +89,17 @@ impl HealthConfig {
         Self {
             thresholds: plan.migration.thresholds.clone(),
             paths,
+            sizes,
             targets,
             registered,
             egress_keep: Duration::from_secs(15),
+            shared: plan
+                .paths
+                .iter()
+                .filter(|(_, path)| is_shared(plan, path))
+                .map(|(id, _)| id.clone())
+                .collect(),
+            checks_per_interval: CHECKS_PER_INTERVAL,
             max_checks: 8,
             seed,
         }
@@ -91,6 +121,18 @@ pub struct EchoOrder {
     pub every: Duration,
     /// An echo without an answer for this long is lost.
     pub timeout: Duration,
+    pub size: EchoSize,
+    /// So many echoes in a row without an answer are a silence: all of them may be told as lost before `timeout`, once the
+    /// newest has had time for its answer. Two in a row without one call for more echoes at once, in quick succession, so
+    /// that what is only loss is not taken for silence.
+    pub silence: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EchoSize {
+    Small,
+    /// So many bytes with all headers: as long as the path's packets may be. Its end is told by [`Health::handle_large`].
+    Full(u16),
 }
 
 /// How an echo request ended.
@@ -105,15 +147,45 @@ pub enum EchoOutcome {
 /// News for the log, and a sign that migration should look again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HealthEvent {
-    Path { path: PathId, verdict: Liveness },
-    Service { target: CheckTarget, verdict: ServiceVerdict },
-    Egress { path: PathId, address: IpAddr },
+    Path {
+        path: PathId,
+        verdict: Liveness,
+    },
+    Service {
+        target: CheckTarget,
+        verdict: ServiceVerdict,
+    },
+    Egress {
+        path: PathId,
+        address: IpAddr,
+    },
+    /// An address on a path that this group may use, which not every service of it that asks has registered.
+    Unregistered {
+        path: PathId,
+        group: GroupId,
+        address: IpAddr,
+    },
+    /// It carries packets, badly; `None`: well again.
+    Ailment {
+        path: PathId,
+        ailment: Option<Ailment>,
+    },
+    /// The second family of a path that carries both. Down: its names are to be answered without IPv6 addresses.
+    Ipv6 {
+        path: PathId,
+        verdict: Liveness,
+    },
 }
 
 #[derive(Clone, Debug)]
 pub struct Health {
     config: HealthConfig,
     paths: BTreeMap<PathId, PathLiveness>,
+    /// Of IPv6 on paths where IPv4 decides.
+    second: BTreeMap<PathId, PathLiveness>,
+    quality: BTreeMap<PathId, PathQuality>,
+    /// The echo service answers large echoes: some have been answered, over whatever path.
+    answers_large: bool,
     egress: BTreeMap<PathId, EgressTracker>,
     services: BTreeMap<CheckTarget, ServiceHealth>,
     passive: BTreeMap<(ZoneId, GroupId, PathId), PassiveShare>,
@@ -131,6 +203,7 @@ impl Health {
                 check_interval_moving: thresholds.check_interval_moving.0,
                 check_timeout: thresholds.check_timeout.0,
                 max_checks: config.max_checks,
+                checks_per_interval: config.checks_per_interval,
                 seed: config.seed,
             },
             config.targets.iter().cloned(),
@@ -138,6 +211,9 @@ impl Health {
         );
         let liveness = LivenessConfig::from_thresholds(thresholds);
         let paths = config.paths.keys().map(|p| (p.clone(), PathLiveness::new(liveness.clone()))).collect();
+        let both = config.paths.iter().filter(|&(_, &families)| families == Families::Both);
+        let second = both.map(|(p, _)| (p.clone(), PathLiveness::new(liveness.clone()))).collect();
+        let quality = config.paths.keys().map(|p| (p.clone(), PathQuality::default())).collect();
         let egress = config
             .paths
             .iter()
@@ -147,6 +223,9 @@ impl Health {
             config.targets.iter().map(|t| (t.clone(), ServiceHealth::new(thresholds.ill_count))).collect();
         Self {
             paths,
+            second,
+            quality,
+            answers_large: false,
             egress,
             services,
             passive: BTreeMap::new(),
@@ -162,6 +241,8 @@ impl Health {
         let mut new = Self::new(config, now);
         if new.config.thresholds == self.config.thresholds {
             new.paths.extend(self.paths.iter().filter(|(p, _)| new.config.paths.contains_key(*p)).map(clone));
+            let both = |p: &PathId| new.config.paths.get(p) == Some(&Families::Both);
+            new.second.extend(self.second.iter().filter(|(p, _)| both(p)).map(clone));
             new.services
                 .extend(self.services.iter().filter(|(t, _)| new.config.targets.contains(*t)).map(clone));
         }
@@ -171,6 +252,8 @@ impl Health {
                 .filter(|(p, _)| new.config.paths.get(*p) == self.config.paths.get(*p))
                 .map(clone),
         );
+        new.quality.extend(self.quality.iter().filter(|(p, _)| new.config.paths.contains_key(*p)).map(clone));
+        new.answers_large = self.answers_large;
         new.passive = std::mem::take(&mut self.passive);
         new.events = std::mem::take(&mut self.events);
         new.schedule.continue_after(&self.schedule);
@@ -183,13 +266,17 @@ impl Health {
         let mut orders = Vec::new();
         for (path, &families) in &self.config.paths {
             let judging = judging(families);
-            let mut order = |family, every| {
+            let mut order = |family, every, size, silence| {
                 let timeout = thresholds.liveness_timeout.0;
-                orders.push(EchoOrder { path: path.clone(), family, every, timeout });
+                orders.push(EchoOrder { path: path.clone(), family, every, timeout, size, silence });
             };
-            order(judging, thresholds.liveness_interval.0);
+            let silence = Some(thresholds.down_lost.min(thresholds.down_of));
+            order(judging, thresholds.liveness_interval.0, EchoSize::Small, silence);
             if families == Families::Both {
-                order(EchoFamily::V6, EGRESS_INTERVAL);
+                order(EchoFamily::V6, OTHER_FAMILY_INTERVAL, EchoSize::Small, None);
+            }
+            if let Some(&size) = self.config.sizes.get(path) {
+                order(judging, LARGE_INTERVAL, EchoSize::Full(size), None);
             }
         }
         orders
@@ -198,17 +285,69 @@ impl Health {
     /// How the next echo of an order ended.
     pub fn handle_echo(&mut self, path: &PathId, family: EchoFamily, outcome: EchoOutcome, now: Instant) {
         let Some(&families) = self.config.paths.get(path) else { return };
-        if let EchoOutcome::Answered { seen, .. } = outcome
-            && self.egress.get_mut(path).is_some_and(|egress| egress.handle_seen(seen, now))
-        {
-            self.events.push_back(HealthEvent::Egress { path: path.clone(), address: seen });
+        if let EchoOutcome::Answered { seen, .. } = outcome {
+            self.see(path, seen, now);
         }
-        let Some(liveness) = self.paths.get_mut(path).filter(|_| family == judging(families)) else { return };
-        let changed = match outcome {
+        let end = |liveness: &mut PathLiveness| match outcome {
             EchoOutcome::Answered { round_trip, .. } => liveness.handle_answer(round_trip, now),
             EchoOutcome::Lost => liveness.handle_lost(now),
         };
+        if family != judging(families) {
+            if let Some(verdict) = self.second.get_mut(path).and_then(end) {
+                self.events.push_back(HealthEvent::Ipv6 { path: path.clone(), verdict });
+            }
+            return;
+        }
+        let Some(liveness) = self.paths.get_mut(path) else { return };
+        let changed = end(liveness);
+        let lives = liveness.verdict() != Liveness::Down;
+        self.judge_quality(path, |quality| match outcome {
+            _ if !lives || changed.is_some() => quality.forget(),
+            EchoOutcome::Answered { round_trip, .. } => quality.handle_answer(round_trip, now),
+            EchoOutcome::Lost => quality.handle_lost(now),
+        });
         self.note(path.clone(), changed);
+    }
+
+    /// How the next echo of an order with [`EchoSize::Full`] ended.
+    pub fn handle_large(&mut self, path: &PathId, outcome: EchoOutcome, now: Instant) {
+        let answered = match outcome {
+            EchoOutcome::Answered { seen, .. } => {
+                self.see(path, seen, now);
+                self.answers_large = true;
+                true
+            }
+            EchoOutcome::Lost => false,
+        };
+        // A service that answers none says nothing about a path.
+        if self.answers_large && self.liveness(path) == Liveness::Up {
+            self.judge_quality(path, |quality| quality.handle_large(answered));
+        }
+    }
+
+    fn see(&mut self, path: &PathId, address: IpAddr, now: Instant) {
+        if !self.egress.get_mut(path).is_some_and(|egress| egress.handle_seen(address, now)) {
+            return;
+        }
+        self.events.push_back(HealthEvent::Egress { path: path.clone(), address });
+        for (group, registered) in &self.config.registered {
+            let is_stranger = registered.iter().any(|set| !set.is_empty() && !set.contains(&address));
+            if is_stranger && self.config.targets.iter().any(|t| t.group == *group && t.path == *path) {
+                let (path, group) = (path.clone(), group.clone());
+                self.events.push_back(HealthEvent::Unregistered { path, group, address });
+            }
+        }
+    }
+
+    fn judge_quality(&mut self, path: &PathId, change: impl FnOnce(&mut PathQuality)) {
+        let Some(quality) = self.quality.get_mut(path) else { return };
+        let kind = |ailment: Option<Ailment>| ailment.map(|ailment| std::mem::discriminant(&ailment));
+        let before = quality.ailment();
+        change(quality);
+        let ailment = quality.ailment();
+        if kind(ailment) != kind(before) {
+            self.events.push_back(HealthEvent::Ailment { path: path.clone(), ailment });
+        }
     }
 
     pub fn handle_check(&mut self, target: &CheckTarget, outcome: CheckOutcome, now: Instant) {
@@ -288,6 +427,15 @@ impl Health {
         self.paths.get(path)
     }
 
+    /// Of IPv6 on a path that carries both families.
+    pub fn ipv6(&self, path: &PathId) -> Liveness {
+        self.second.get(path).map_or(Liveness::Unknown, PathLiveness::verdict)
+    }
+
+    pub fn ailment(&self, path: &PathId) -> Option<Ailment> {
+        self.quality.get(path).and_then(PathQuality::ailment)
+    }
+
     /// Source addresses that the outside has seen lately on this path.
     pub fn egress(&self, path: &PathId, now: Instant) -> BTreeSet<IpAddr> {
         self.egress.get(path).map(|egress| egress.addresses(now)).unwrap_or_default()
@@ -306,7 +454,7 @@ impl Health {
         let Some(liveness) = self.paths.get(path) else {
             return PathFacts { clients, ..PathFacts::default() };
         };
-        let stale_after = self.config.thresholds.check_interval.0.saturating_mul(3)
+        let stale_after = self.schedule.steady_interval().saturating_mul(3)
             + self.config.thresholds.check_timeout.0.saturating_mul(2);
         let services = self
             .services
@@ -316,21 +464,23 @@ impl Health {
             .collect();
         let none = Vec::new();
         let registered = self.config.registered.get(group).unwrap_or(&none);
+        let egress = self.egress.get(path).map_or(super::EgressVerdict::Unknown, |egress| {
+            // A family that is broken is not used: names are answered without it.
+            let broken = self.ipv6(path) == Liveness::Down;
+            egress.verdict_without(broken.then_some(EchoFamily::V6), registered, now)
+        });
+        let passive = self.passive.get(&(zone.clone(), group.clone(), path.clone()));
         PathFacts {
             liveness: liveness.verdict(),
+            ailment: self.ailment(path),
             loss: liveness.loss(),
             round_trip: liveness.round_trip(),
-            egress: self
-                .egress
-                .get(path)
-                .map_or(super::EgressVerdict::Unknown, |egress| egress.verdict(registered, now)),
+            egress,
+            shared: self.config.shared.contains(path) && registered.iter().any(|set| !set.is_empty()),
             services,
             clients,
-            flows: self
-                .passive
-                .get(&(zone.clone(), group.clone(), path.clone()))
-                .map(|share| share.count(now))
-                .unwrap_or_default(),
+            flows: passive.map(|share| share.count(now)).unwrap_or_default(),
+            usual_flows: passive.and_then(|share| share.usual(now)),
         }
     }
 
@@ -344,6 +494,21 @@ impl Health {
         if let Some(verdict) = changed {
             self.events.push_back(HealthEvent::Path { path, verdict });
         }
+    }
+}
+
+/// What the plan says of the path's egress, and what its line's address tells: 192.0.0.0/29 is the inside of DS-Lite
+/// (RFC 6333, 5.7), whose outside addresses many customers share.
+fn is_shared(plan: &SitePlan, path: &seimon_plan::Path) -> bool {
+    let line = plan.lines.get(&path.line).and_then(|line| line.ipv4);
+    let is_ds_lite = || {
+        path.kind == PathKind::Plain
+            && line.is_some_and(|net| net.addr().octets()[..3] == [192, 0, 0] && net.addr().octets()[3] < 8)
+    };
+    match path.egress {
+        Some(Egress::Shared) => true,
+        Some(Egress::Own) => false,
+        None => is_ds_lite(),
     }
 }
 

@@ -83,6 +83,15 @@ pub enum Saved {
         path: PathId,
         reason: BlockReason,
     },
+    Canary {
+        from: PathId,
+        to: PathId,
+        left_ms: u64,
+        #[serde(default)]
+        paused: bool,
+        #[serde(default)]
+        tried: u32,
+    },
 }
 
 impl Saved {
@@ -90,7 +99,7 @@ impl Saved {
     pub fn current(&self) -> &PathId {
         match self {
             Self::Steady { path } | Self::Blocked { path, .. } => path,
-            Self::Qualifying { from, .. } => from,
+            Self::Qualifying { from, .. } | Self::Canary { from, .. } => from,
             Self::CuttingOver { to, .. } | Self::Soaking { to, .. } | Self::RollingBack { to, .. } => to,
         }
     }
@@ -99,6 +108,7 @@ impl Saved {
         match self {
             Self::Steady { .. } | Self::Blocked { .. } => None,
             Self::Qualifying { from, to, .. }
+            | Self::Canary { from, to, .. }
             | Self::CuttingOver { from, to }
             | Self::Soaking { from, to, .. }
             | Self::RollingBack { leaving: from, to, .. } => Some((from, to)),
@@ -108,7 +118,7 @@ impl Saved {
     fn longest(&self) -> u64 {
         match self {
             Self::Steady { .. } | Self::Blocked { .. } | Self::CuttingOver { .. } => 0,
-            Self::Qualifying { left_ms, .. } => *left_ms,
+            Self::Qualifying { left_ms, .. } | Self::Canary { left_ms, .. } => *left_ms,
             Self::Soaking { soak_left_ms, drain_left_ms, .. } => (*soak_left_ms).max(*drain_left_ms),
             Self::RollingBack { drain_left_ms, .. } => drain_left_ms.unwrap_or(0),
         }
@@ -173,6 +183,7 @@ impl Checkpoint {
         let rest = match &self.state {
             Saved::Steady { path } => path,
             Saved::Qualifying { .. }
+            | Saved::Canary { .. }
             | Saved::CuttingOver { .. }
             | Saved::Soaking { .. }
             | Saved::RollingBack { .. }

@@ -41,6 +41,10 @@ pub struct Mechanisms {
     pub checkpoint: Switch,
     /// A service that is ill everywhere is not a reason to move.
     pub blame_service: Switch,
+    /// Leaving a path that carries packets badly.
+    pub brown_out: Switch,
+    /// A few clients first, where the plan says so.
+    pub canary: Switch,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -50,6 +54,8 @@ pub struct Config {
     pub paths: Vec<PathId>,
     /// Services of the group that have a health check.
     pub checked: BTreeSet<ServiceId>,
+    /// How long a few clients try the candidate first; `None`: everybody moves at once.
+    pub canary: Option<Duration>,
     pub times: Times,
     pub thresholds: Thresholds,
     pub mechanisms: Mechanisms,
@@ -67,6 +73,7 @@ impl Config {
             zone_group: ZoneGroup { zone: route.zone.clone(), group: route.group.clone() },
             paths: route.paths.clone(),
             checked,
+            canary: route.canary.as_ref().map(|canary| canary.time.0),
             times: plan.migration.times.clone(),
             thresholds: plan.migration.thresholds.clone(),
             mechanisms,

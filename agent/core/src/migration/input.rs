@@ -64,11 +64,13 @@ pub enum Action {
         id: u64,
         checkpoint: Box<Checkpoint>,
     },
-    /// Kernel: new flows take `path`. Then [`Event::ChangeInForce`] or [`Event::ChangeFailed`].
+    /// Kernel, in one transaction: new flows take `path`, those of the plan's canary clients `trial` where there is one.
+    /// Then [`Event::ChangeInForce`] or [`Event::ChangeFailed`].
     SetCurrent {
         id: u64,
         zone_group: ZoneGroup,
         path: PathId,
+        trial: Option<PathId>,
     },
     /// Clients that keep `path` may do so until `deadline` (`None`: the move is paused); keep their affinity while
     /// their flows live, and count them.
@@ -148,6 +150,7 @@ pub enum Notice {
 pub enum Reason {
     Qualified,
     QualifyLimit,
+    CanaryOver,
     SoakOver,
     DrainDeadline,
     HoldDownOver,

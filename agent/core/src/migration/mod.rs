@@ -17,6 +17,10 @@
 //! touches the kernel is emitted only after [`Event::CheckpointDurable`] for the checkpoint that tells of it. So after a
 //! power cut at any point [`Machine::restore`] continues or goes back.
 //!
+//! Where the plan has a canary, `Canary` comes between Qualifying and CuttingOver: new flows of a few named clients take the
+//! candidate, and nobody else's. It ends in CuttingOver when its time is over, somebody was served, all is well and a move
+//! may begin; in RollingBack as soon as a soak would; and until then it goes on.
+//!
 //! `RollingBack` is every move that nobody asked for: back from a failed move, away from a path that died, and home again.
 //! `Blocked` does not touch the kernel: traffic stays aimed at the path where it was, in case the judgement is wrong.
 

@@ -11,7 +11,9 @@ use super::hold::Holds;
 use super::state::{BlockReason, Cause};
 use super::veto::Veto;
 use super::view::{ClockTrust, View, WindowState};
-use crate::health::{Blame, EgressVerdict, Liveness, PathFacts, ServiceFacts, ServiceVerdict, blame};
+use crate::health::{
+    Ailment, Blame, EgressVerdict, Liveness, PathFacts, ServiceFacts, ServiceVerdict, blame,
+};
 
 /// When vetoes are asked for.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +63,12 @@ pub fn vetoes(config: &Config, view: &View, from: &PathId, to: &PathId, phase: P
             }
             EgressVerdict::Unknown => vetoes.push(Veto::EgressNotMeasured { path: path() }),
         }
+        if candidate.shared {
+            vetoes.push(Veto::EgressShared { path: path() });
+        }
+    }
+    if let Some(ailment) = ailment(config, candidate) {
+        vetoes.push(Veto::Ailing { path: path(), ailment });
     }
     for service in candidate.ill() {
         let stage = candidate.services.get(service).and_then(|s| s.failing.as_ref()).map(|(stage, _)| *stage);
@@ -113,13 +121,23 @@ fn lossier(config: &Config, current: &PathFacts, candidate: &PathFacts, to: &Pat
     })
 }
 
+/// A brown-out, unless they are not looked at.
+fn ailment(config: &Config, facts: &PathFacts) -> Option<Ailment> {
+    facts.ailment.filter(|_| config.mechanisms.brown_out == Switch::On)
+}
+
+/// Nothing is known that users of the path would suffer from.
+fn is_well_known(config: &Config, facts: &PathFacts) -> bool {
+    facts.ill().next().is_none() && ailment(config, facts).is_none()
+}
+
 /// Whether the services accept what they see of us on this path.
 fn registered(config: &Config, facts: &PathFacts) -> bool {
     config.mechanisms.egress_veto == Switch::Off || facts.egress == EgressVerdict::Registered
 }
 
-/// A living path for traffic whose path is dead: `prefer` first, then home, then the route's order; one over which no
-/// service is ill before one over which some is.
+/// A living path for traffic whose path is dead: `prefer` first, then home, then the route's order; one over which nothing is
+/// ill before one over which something is.
 pub(super) fn refuge(
     config: &Config,
     view: &View,
@@ -134,7 +152,7 @@ pub(super) fn refuge(
         .filter(|(_, facts)| facts.liveness == Liveness::Up)
         .collect();
     let acceptable = || living.iter().filter(|(_, facts)| registered(config, facts));
-    let chosen = acceptable().find(|(_, facts)| facts.ill().next().is_none()).or_else(|| acceptable().next());
+    let chosen = acceptable().find(|(_, facts)| is_well_known(config, facts)).or_else(|| acceptable().next());
     match chosen {
         Some((path, _)) => Ok((*path).clone()),
         None if living.is_empty() => Err(BlockReason::NoLivingPath),
@@ -155,9 +173,10 @@ pub(super) fn can_carry(config: &Config, view: &View, path: &PathId) -> bool {
             .is_some_and(|facts| facts.liveness == Liveness::Up && registered(config, facts))
 }
 
-/// Whether a path that works should be left for this one: it lives, the services accept us there, and none is ill.
+/// Whether a path that works should be left for this one: it lives, carries packets well, the services accept us there, and
+/// none is ill.
 pub(super) fn is_good(config: &Config, view: &View, path: &PathId) -> bool {
-    can_carry(config, view, path) && view.paths.get(path).is_some_and(|facts| facts.ill().next().is_none())
+    can_carry(config, view, path) && view.paths.get(path).is_some_and(|facts| is_well_known(config, facts))
 }
 
 /// Whether every checked service is known to work over `path`.
@@ -239,11 +258,33 @@ pub(super) fn soft_fault(config: &Config, view: &View, on: &PathId, other: &Path
         let stage = facts.services.get(service).and_then(|s| s.failing.as_ref()).map(|(stage, _)| *stage);
         return Some(Cause::ServiceIll { path: on.clone(), service: service.clone(), stage });
     }
+    if let Some(ailment) = ailment(config, facts) {
+        return Some(Cause::BrownOut { path: on.clone(), ailment });
+    }
+    users_fault(config, view, on, other)
+}
+
+/// What users' own flows tell: beside the other path's, where both have enough; else beside what is usual on this one, where
+/// every service works over the other.
+fn users_fault(config: &Config, view: &View, on: &PathId, other: &PathId) -> Option<Cause> {
+    let facts = view.paths.get(on)?;
+    let percent = |share: f64| (share * 100.0).round() as u32;
     let theirs = view.paths.get(other)?.flows;
+    if facts.flows.total >= FLOWS_NEEDED
+        && theirs.total < FLOWS_NEEDED
+        && !config.checked.is_empty()
+        && all_well(config, view, other)
+        && config.mechanisms.brown_out == Switch::On
+    {
+        let (lately, before) = (facts.flows.share()?, facts.usual_flows?);
+        if lately + SHARE_DROP < before {
+            let (percent, before_percent) = (percent(lately), percent(before));
+            return Some(Cause::FlowsFell { path: on.clone(), percent, before_percent });
+        }
+    }
     if facts.flows.total >= FLOWS_NEEDED && theirs.total >= FLOWS_NEEDED {
         let (ours, theirs) = (facts.flows.share()?, theirs.share()?);
         if ours + SHARE_DROP < theirs {
-            let percent = |share: f64| (share * 100.0).round() as u32;
             return Some(Cause::FlowsUnanswered {
                 path: on.clone(),
                 percent: percent(ours),

@@ -10,7 +10,7 @@ use seimon_plan::{PathId, ServiceId};
 use serde::{Deserialize, Serialize};
 
 use super::veto::Veto;
-use crate::health::Stage;
+use crate::health::{Ailment, Stage};
 
 /// A deadline that can be stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +77,8 @@ pub enum Manner {
 pub enum State {
     /// New flows take `path`. Goes to: Qualifying, RollingBack, Blocked.
     Steady { path: PathId },
-    /// The candidate is examined; nothing in the network is changed. Goes to: CuttingOver, Steady(from), RollingBack,
-    /// Blocked.
+    /// The candidate is examined; nothing in the network is changed. Goes to: Canary (where the route has one),
+    /// CuttingOver, Steady(from), RollingBack, Blocked.
     Qualifying {
         from: PathId,
         to: PathId,
@@ -88,6 +88,16 @@ pub enum State {
         limit: Timer,
         /// Good checks in a row over the candidate.
         good: BTreeMap<ServiceId, u32>,
+    },
+    /// New flows of a few clients, named in the plan, take `to`; everybody else's take `from`. Goes to: CuttingOver,
+    /// Steady(from), RollingBack, Blocked.
+    Canary {
+        from: PathId,
+        to: PathId,
+        /// Not cut over before this is over.
+        until: Timer,
+        /// The most of them that were seen on `to` at a time. Nobody: nothing is proven, and it goes on.
+        tried: u32,
     },
     /// The checkpoint is being written, then the change is made. Goes to: Soaking, Steady(from), RollingBack, Blocked.
     CuttingOver { from: PathId, to: PathId },
@@ -105,6 +115,7 @@ impl State {
         match self {
             Self::Steady { .. } => StateName::Steady,
             Self::Qualifying { .. } => StateName::Qualifying,
+            Self::Canary { .. } => StateName::Canary,
             Self::CuttingOver { .. } => StateName::CuttingOver,
             Self::Soaking { .. } => StateName::Soaking,
             Self::RollingBack { .. } => StateName::RollingBack,
@@ -116,8 +127,21 @@ impl State {
     pub fn current(&self) -> &PathId {
         match self {
             Self::Steady { path } | Self::Blocked { path, .. } => path,
-            Self::Qualifying { from, .. } => from,
+            Self::Qualifying { from, .. } | Self::Canary { from, .. } => from,
             Self::CuttingOver { to, .. } | Self::Soaking { to, .. } | Self::RollingBack { to, .. } => to,
+        }
+    }
+
+    /// The path that new flows of the plan's canary clients are to take, where it is another.
+    pub fn trial(&self) -> Option<&PathId> {
+        match self {
+            Self::Canary { to, .. } => Some(to),
+            Self::Steady { .. }
+            | Self::Qualifying { .. }
+            | Self::CuttingOver { .. }
+            | Self::Soaking { .. }
+            | Self::RollingBack { .. }
+            | Self::Blocked { .. } => None,
         }
     }
 
@@ -126,6 +150,7 @@ impl State {
         match self {
             Self::Steady { .. } | Self::Blocked { .. } => None,
             Self::Qualifying { to, .. }
+            | Self::Canary { to, .. }
             | Self::CuttingOver { to, .. }
             | Self::Soaking { to, .. }
             | Self::RollingBack { to, .. } => Some(to),
@@ -139,7 +164,7 @@ impl State {
     pub fn is_paused(&self) -> bool {
         let paused = |timer: &Timer| matches!(timer, Timer::Paused { .. });
         match self {
-            Self::Qualifying { until, .. } => paused(until),
+            Self::Qualifying { until, .. } | Self::Canary { until, .. } => paused(until),
             Self::Soaking { soak, .. } => paused(soak),
             Self::Steady { .. }
             | Self::CuttingOver { .. }
@@ -157,11 +182,19 @@ pub enum StateName {
     Soaking,
     RollingBack,
     Blocked,
+    Canary,
 }
 
 impl StateName {
-    pub const ALL: [Self; 6] =
-        [Self::Steady, Self::Qualifying, Self::CuttingOver, Self::Soaking, Self::RollingBack, Self::Blocked];
+    pub const ALL: [Self; 7] = [
+        Self::Steady,
+        Self::Qualifying,
+        Self::Canary,
+        Self::CuttingOver,
+        Self::Soaking,
+        Self::RollingBack,
+        Self::Blocked,
+    ];
 }
 
 impl fmt::Display for StateName {
@@ -240,5 +273,21 @@ pub enum Cause {
     /// The path was left, and everybody is off it.
     Left {
         path: PathId,
+    },
+    /// The clients of the canary were well served over the new path.
+    CanaryWell {
+        path: PathId,
+        clients: u32,
+    },
+    /// The path carries packets, but badly.
+    BrownOut {
+        path: PathId,
+        ailment: Ailment,
+    },
+    /// Users' own new flows go unanswered: per cent answered lately, and before.
+    FlowsFell {
+        path: PathId,
+        percent: u32,
+        before_percent: u32,
     },
 }

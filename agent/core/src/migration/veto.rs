@@ -8,7 +8,7 @@ use seimon_plan::{PathId, ServiceId};
 use serde::{Deserialize, Serialize};
 
 use super::state::StateName;
-use crate::health::Stage;
+use crate::health::{Ailment, Stage};
 use crate::status::{Sentence, list};
 
 /// Append only: part of checkpoints (as a cause).
@@ -87,6 +87,15 @@ pub enum Veto {
     CheckpointNotWritten {
         reason: String,
     },
+    /// It carries packets, but badly.
+    Ailing {
+        path: PathId,
+        ailment: Ailment,
+    },
+    /// Strangers have the same egress address, and a service admits people by it.
+    EgressShared {
+        path: PathId,
+    },
 }
 
 impl Veto {
@@ -97,6 +106,7 @@ impl Veto {
             | Self::Frozen { .. }
             | Self::ClockNotTrusted
             | Self::EgressNotRegistered { .. }
+            | Self::EgressShared { .. }
             | Self::CandidateDown { .. }
             | Self::PathNotInRoute { .. }
             | Self::AlreadyThere { .. }
@@ -107,6 +117,7 @@ impl Veto {
             Self::EgressNotMeasured { .. }
             | Self::Slower { .. }
             | Self::Lossier { .. }
+            | Self::Ailing { .. }
             | Self::CandidateUnknown { .. }
             | Self::ServiceIll { .. }
             | Self::NotQualified { .. }
@@ -187,6 +198,18 @@ impl Veto {
                     "Path {path} loses {} of test packets; at most {} are allowed. Have the line looked at.",
                     permille(*lost),
                     permille(*allowed)
+                ),
+            ),
+            Self::Ailing { path, ailment } => Sentence::new(
+                format!("経路「{path}」は{}。回線を調べてください。", ailment.sentence().ja),
+                format!("Path {path} {}. Have the line looked at.", ailment.sentence().en),
+            ),
+            Self::EgressShared { path } => Sentence::new(
+                format!(
+                    "経路「{path}」から外に見える番号は、無関係な人も使う共用のものです。番号で利用者を見分けるサービスでは、その人たちも入れてしまいます。専用の番号を契約するか、番号を登録しない方式にしてください。"
+                ),
+                format!(
+                    "Strangers share the address that the outside sees on path {path}; a service that admits people by address would admit them too. Order an address of your own, or have the service trust something else."
                 ),
             ),
             Self::CandidateDown { path } => Sentence::new(

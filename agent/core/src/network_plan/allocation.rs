@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use seimon_board::{InterfaceName, MacAddress};
-use seimon_plan::{GroupId, Inside, PathId, PermitTarget, SitePlan, ZoneId};
+use seimon_plan::{GroupId, Inside, LineId, PathId, PathIpv6, PathKind, PermitTarget, SitePlan, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use super::mark::{Mark, PathIndex, ZoneGroupIndex};
@@ -14,6 +14,9 @@ use super::mark::{Mark, PathIndex, ZoneGroupIndex};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allocation {
     pub paths: BTreeMap<PathId, PathIndex>,
+    /// Lines that carry tunnels and no plain path that could carry them too: what the tunnels' outer packets are marked with.
+    #[serde(default)]
+    pub carriers: BTreeMap<LineId, PathIndex>,
     #[serde(with = "pairs")]
     pub zone_groups: BTreeMap<(ZoneId, GroupId), ZoneGroupIndex>,
     /// Stable inside addresses by zone and service name.
@@ -57,6 +60,7 @@ impl Allocation {
         let mut next = self.clone();
         let wanted = Wanted::of(plan);
         next.number_paths(&wanted.paths)?;
+        next.number_carriers(&wanted.carriers)?;
         next.number_zone_groups(&wanted.zone_groups)?;
         next.place_addresses(&plan.inside, &wanted)?;
         Ok(next)
@@ -67,12 +71,30 @@ impl Allocation {
             if self.paths.contains_key(path) {
                 continue;
             }
-            let taken: BTreeSet<u8> = self.paths.values().map(|index| index.0).collect();
-            let index = match (1..=Mark::LAST_PATH).find(|n| !taken.contains(n)) {
-                Some(free) => PathIndex(free),
+            let index = match self.free_path_index() {
+                Some(free) => free,
                 None => take_retired(&mut self.paths, wanted).ok_or(AllocationError::Exhausted("path"))?,
             };
             self.paths.insert(path.clone(), index);
+        }
+        Ok(())
+    }
+
+    fn free_path_index(&self) -> Option<PathIndex> {
+        let taken: BTreeSet<PathIndex> = self.paths.values().chain(self.carriers.values()).copied().collect();
+        (1..=Mark::LAST_PATH).map(PathIndex).find(|index| !taken.contains(index))
+    }
+
+    fn number_carriers(&mut self, wanted: &BTreeSet<LineId>) -> Result<(), AllocationError> {
+        for line in wanted {
+            if self.carriers.contains_key(line) {
+                continue;
+            }
+            let index = match self.free_path_index() {
+                Some(free) => free,
+                None => take_retired(&mut self.carriers, wanted).ok_or(AllocationError::Exhausted("path"))?,
+            };
+            self.carriers.insert(line.clone(), index);
         }
         Ok(())
     }
@@ -150,6 +172,7 @@ impl ProbeHost {
 /// What a plan needs numbers and addresses for.
 struct Wanted {
     paths: BTreeSet<PathId>,
+    carriers: BTreeSet<LineId>,
     zone_groups: BTreeSet<(ZoneId, GroupId)>,
     inside: BTreeSet<(ZoneId, String)>,
     probes: BTreeSet<(ZoneId, PathId)>,
@@ -164,6 +187,15 @@ impl Wanted {
         });
         Self {
             paths: plan.paths.keys().cloned().collect(),
+            carriers: plan
+                .lines
+                .keys()
+                .filter(|line| {
+                    let mut over = plan.paths.values().filter(|path| path.line == **line);
+                    over.any(|path| path.kind == PathKind::Wireguard) && outer_path(plan, line).is_none()
+                })
+                .cloned()
+                .collect(),
             zone_groups: routes.iter().map(|route| (route.zone.clone(), route.group.clone())).collect(),
             inside: names
                 .flat_map(|(zone, names)| names.iter().map(|name| (zone.clone(), name.clone())))
@@ -174,6 +206,17 @@ impl Wanted {
                 .collect(),
         }
     }
+}
+
+/// The plain path that tunnels over the line go by: one that has every family which the line has.
+pub(super) fn outer_path<'a>(plan: &'a SitePlan, line: &LineId) -> Option<&'a PathId> {
+    let has_ipv6 = plan.lines.get(line)?.ipv6.is_some();
+    let fits = |path: &seimon_plan::Path| {
+        path.line == *line
+            && path.kind == PathKind::Plain
+            && (!has_ipv6 || !matches!(path.ipv6, PathIpv6::None))
+    };
+    plan.paths.iter().find(|(_, path)| fits(path)).map(|(id, _)| id)
 }
 
 /// Removes an entry that the plan no longer has, and returns what it held.

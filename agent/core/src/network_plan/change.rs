@@ -1,15 +1,18 @@
 //! What can be changed in the kernel, what can be seen there, and the trait between deciding and doing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use seimon_board::{InterfaceName, MacAddress};
+use seimon_plan::WireguardKey;
 use serde::{Deserialize, Serialize};
 
 use super::link::{Address, IpRule, Link, Route, Sysctl};
 use super::mark::{Mark, PathIndex, ZoneGroupIndex};
 use super::ruleset::{Element, Key, Name, Value};
+use super::tunnel::{Tunnel, TunnelState};
 
 /// One step. Steps of a [`ChangeSet`] are carried out in order; each is atomic by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,17 @@ pub enum Change {
     Kill(FlowKill),
     LinkUp(Link),
     LinkRemove(InterfaceName),
+    /// The interface configured so; peers that are so already are not touched.
+    TunnelSet {
+        interface: InterfaceName,
+        tunnel: Tunnel,
+    },
+    /// Where the far end is now. WireGuard goes on from there as if it had roamed.
+    TunnelEndpoint {
+        interface: InterfaceName,
+        peer: WireguardKey,
+        endpoint: SocketAddr,
+    },
     AddressAdd(Address),
     AddressRemove(Address),
     RouteReplace(Route),
@@ -91,8 +105,10 @@ pub struct Flow {
 pub struct Observed {
     /// Interfaces that exist, and whether each is up.
     pub interfaces: BTreeMap<InterfaceName, bool>,
-    /// Bridges and probe links of ours, with members as they are.
+    /// Bridges, probe links and tunnels of ours, with members as they are.
     pub links: Vec<Link>,
+    /// How tunnels of ours are configured; those that nobody answers for are left out.
+    pub tunnels: BTreeMap<InterfaceName, TunnelState>,
     /// On interfaces that are ours or carry our lines.
     pub addresses: BTreeSet<Address>,
     /// In our tables.
@@ -145,6 +161,10 @@ pub enum ApplyError {
     },
     #[error("the kernel's answer could not be read: {0}")]
     Unreadable(String),
+    #[error("the private key {} cannot be used: {why}", .file.display())]
+    PrivateKey { file: PathBuf, why: String },
+    #[error("WireGuard for {interface} cannot be started: {why}")]
+    Tunnel { interface: InterfaceName, why: String },
 }
 
 /// The only way to the network. Implementations: Linux, a fake (in memory), and one that fails on demand.

@@ -7,26 +7,28 @@
 //! | 90 | from a zone's or line's interface, unmarked: prohibit | nothing is forwarded when our table is gone |
 //! | 100 | table of the zones | answers find the zones before any path |
 //! | 110 | from a line's interface: dropped | what comes in by a line goes to a zone or nowhere, whatever flow it claims |
+//! | 140 | our own, from a tunnel's UDP port: its line's table | a tunnel never goes through itself |
 //! | 150 | from a path's local source: that path's table | a process chooses a path by its source address |
 //! | 200 | marked: that path's table | |
-//! | 900 | from a zone, marked, or from a path's source: prohibit | a path without a route leads nowhere else |
+//! | 900 | from a zone, marked, from a tunnel's port or a path's source: prohibit | a path without a route leads nowhere else |
 //! | 33000 | our own, still without a route: the gateway's first path | a source address can be chosen |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use seimon_board::InterfaceName;
-use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId};
+use seimon_plan::{GroupId, PathId, ValidSitePlan, Wireguard, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use super::allocation::Allocation;
 use super::elements::{gateway_element, initial_current};
 use super::link::{Address, IpRule, Link, LinkKind, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
-use super::mark::{Mark, ZONES_TABLE};
+use super::mark::{Mark, PathIndex, ZONES_TABLE};
 use super::ruleset::Family;
-use super::terrain::Terrain;
+use super::terrain::{PathGround, Terrain};
+use super::tunnel::{Peer, Tunnel};
 use super::{Generation, NetworkPlan};
 use crate::segmentation;
 
@@ -44,7 +46,7 @@ pub enum CompileError {
     #[error("port {0} is not on this board")]
     NoSuchPort(String),
     #[error(
-        "path {0} needs something that this version does not bring up yet (WireGuard, NPTv6): take it out of the plan"
+        "path {0} needs something that this version does not bring up yet (NPTv6): take it out of the plan"
     )]
     PathNotCarried(PathId),
     #[error("the plan names {what} {id}, which it does not define")]
@@ -53,6 +55,8 @@ pub enum CompileError {
     Unnumbered { what: &'static str, id: String },
     #[error("zone {0}: its name is too like another's to make interface names of both; rename one")]
     ZoneName(ZoneId),
+    #[error("path {0}: its name is too like another's to make interface names of both; rename one")]
+    PathName(PathId),
     #[error("zone {zone}, group {group}: no path has been chosen")]
     NoChoice { zone: ZoneId, group: GroupId },
     #[error("zone {zone}, group {group}: its route does not offer path {path}")]
@@ -103,6 +107,7 @@ pub fn compile(
         parent,
         allocation: allocation.clone(),
         links: links(&terrain)?,
+        tunnels: tunnels(&terrain)?,
         addresses: addresses(&terrain)?,
         routes: routes(&terrain)?,
         rules: rules(&terrain, gateway)?,
@@ -147,7 +152,37 @@ fn links(terrain: &Terrain<'_>) -> Result<Vec<Link>, CompileError> {
         let kind = LinkKind::Probe { bridge: zone.bridge.clone(), far: host.far.clone(), far_mac: host.mac };
         links.push(Link { name: host.near.clone(), kind, mtu: None });
     }
+    for (path, tunnel) in terrain.tunnels() {
+        links.push(Link { name: path.uplink.clone(), kind: LinkKind::Tunnel, mtu: Some(tunnel.mtu) });
+    }
     Ok(links)
+}
+
+fn tunnels(terrain: &Terrain<'_>) -> Result<BTreeMap<InterfaceName, Tunnel>, CompileError> {
+    let mut tunnels = BTreeMap::new();
+    for (path, settings) in terrain.tunnels() {
+        let line = &path.path.line;
+        let carrier = terrain.carriers.get(line).ok_or_else(|| CompileError::unknown("line", line))?;
+        let mut allowed = BTreeSet::from([IpNet::V4(Ipv4Net::default())]);
+        if path.has_ipv6() {
+            allowed.insert(IpNet::V6(Ipv6Net::default()));
+        }
+        let keepalive = u16::try_from(settings.keepalive.0.as_secs()).unwrap_or(u16::MAX);
+        let hub = Peer {
+            endpoint: settings.endpoint.address(),
+            allowed,
+            keepalive: (keepalive > 0).then_some(keepalive),
+        };
+        let tunnel = Tunnel {
+            private_key_file: settings.private_key_file.clone().into(),
+            own: None,
+            listen_port: settings.listen_port,
+            mark: carrier.index.mark().0,
+            peers: BTreeMap::from([(settings.public_key, hub)]),
+        };
+        tunnels.insert(path.uplink.clone(), tunnel);
+    }
+    Ok(tunnels)
 }
 
 fn host4(address: Ipv4Addr) -> IpNet {
@@ -168,6 +203,12 @@ fn addresses(terrain: &Terrain<'_>) -> Result<Vec<Address>, CompileError> {
     for zone in terrain.zones.values() {
         let nets = [IpNet::V4(zone.zone.ipv4)].into_iter().chain(zone.zone.ipv6.map(IpNet::V6));
         all.extend(nets.map(|address| Address { interface: zone.bridge.clone(), address }));
+    }
+    for (path, tunnel) in terrain.tunnels() {
+        let inner = [Some(IpNet::V4(tunnel.ipv4)), tunnel.ipv6.map(IpNet::V6).filter(|_| path.has_ipv6())];
+        all.extend(
+            inner.into_iter().flatten().map(|address| Address { interface: path.uplink.clone(), address }),
+        );
     }
     let lo = InterfaceName::new("lo").map_err(|_| CompileError::unknown("interface", "lo"))?;
     for path in terrain.paths.values() {
@@ -204,25 +245,58 @@ fn routes(terrain: &Terrain<'_>) -> Result<Vec<Route>, CompileError> {
     zones(terrain.plan.inside.ipv4.trunc().into(), RouteKind::Prohibit);
     zones(terrain.plan.inside.ipv6.trunc().into(), RouteKind::Prohibit);
     for path in terrain.paths.values() {
-        let table = path.index.table();
-        let mut add = |destination: IpNet, kind: RouteKind| {
-            all.push(Route { table, destination, kind, mtu: None });
-        };
-        let via = |gateway, source| RouteKind::Via { gateway, interface: path.uplink.clone(), source };
-        if let Some(net) = path.line.ipv4 {
-            add(net.trunc().into(), onlink(&path.uplink, Some(net.addr().into())));
-            if let Some(gateway) = path.line.gateway4 {
-                add(Ipv4Net::default().into(), via(gateway.into(), Some(net.addr().into())));
-            }
-        }
-        if let (true, Some(net)) = (path.has_ipv6(), path.line.ipv6) {
-            add(net.trunc().into(), onlink(&path.uplink, Some(net.addr().into())));
-            if let Some(gateway) = path.line.gateway6 {
-                add(Ipv6Net::default().into(), via(gateway.into(), Some(net.addr().into())));
-            }
+        match path.tunnel() {
+            None => line_routes(&mut all, path.index, &path.uplink, path.line, path.has_ipv6()),
+            Some(tunnel) => tunnel_routes(&mut all, path, tunnel),
         }
     }
+    for carrier in terrain.bare_carriers() {
+        line_routes(&mut all, carrier.index, &carrier.port, carrier.line, true);
+    }
     Ok(all)
+}
+
+/// Everything goes to the next routers of the line.
+fn line_routes(
+    all: &mut Vec<Route>,
+    index: PathIndex,
+    port: &InterfaceName,
+    line: &seimon_plan::Line,
+    has_ipv6: bool,
+) {
+    let table = index.table();
+    let mut add = |destination: IpNet, kind: RouteKind| {
+        all.push(Route { table, destination, kind, mtu: None });
+    };
+    let onlink = |source: IpAddr| RouteKind::Onlink { interface: port.clone(), source: Some(source) };
+    let via = |gateway, source| RouteKind::Via { gateway, interface: port.clone(), source: Some(source) };
+    if let Some(net) = line.ipv4 {
+        let source = net.addr().into();
+        add(net.trunc().into(), onlink(source));
+        if let Some(gateway) = line.gateway4 {
+            add(Ipv4Net::default().into(), via(gateway.into(), source));
+        }
+    }
+    if let (true, Some(net)) = (has_ipv6, line.ipv6) {
+        let source = net.addr().into();
+        add(net.trunc().into(), onlink(source));
+        if let Some(gateway) = line.gateway6 {
+            add(Ipv6Net::default().into(), via(gateway.into(), source));
+        }
+    }
+}
+
+/// Everything goes into the tunnel: there is no next router inside.
+fn tunnel_routes(all: &mut Vec<Route>, path: &PathGround<'_>, tunnel: &Wireguard) {
+    let table = path.index.table();
+    let mut add = |destination: IpNet, source: IpAddr| {
+        let kind = RouteKind::Onlink { interface: path.uplink.clone(), source: Some(source) };
+        all.push(Route { table, destination, kind, mtu: None });
+    };
+    add(Ipv4Net::default().into(), tunnel.ipv4.addr().into());
+    if let (true, Some(net)) = (path.has_ipv6(), tunnel.ipv6) {
+        add(Ipv6Net::default().into(), net.addr().into());
+    }
 }
 
 fn rules(terrain: &Terrain<'_>, gateway: &PathId) -> Result<Vec<IpRule>, CompileError> {
@@ -234,14 +308,16 @@ fn rules(terrain: &Terrain<'_>, gateway: &PathId) -> Result<Vec<IpRule>, Compile
             all.push(IpRule { family, priority, matches, action });
         };
         let zones = terrain.zones.values().map(|zone| &zone.bridge);
-        let inputs: Vec<&InterfaceName> = zones.chain(terrain.lines.values()).collect();
+        let outside: Vec<&InterfaceName> =
+            terrain.lines.values().chain(terrain.tunnels().map(|(path, _)| &path.uplink)).collect();
+        let inputs: Vec<&InterfaceName> = zones.chain(outside.iter().copied()).collect();
         for iif in &inputs {
             let matches =
                 RuleMatch { iif: Some((*iif).clone()), fwmark: Some((0, mask)), ..RuleMatch::default() };
             add(90, matches, RuleAction::Prohibit);
             // A forged packet of a known flow would be marked, and leave by that flow's line. To answer it would be to
             // answer the one whose source was forged.
-            let is_line = terrain.lines.values().any(|line| line == *iif);
+            let is_line = outside.contains(iif);
             let (priority, action) =
                 if is_line { (110, RuleAction::Blackhole) } else { (900, RuleAction::Prohibit) };
             add(priority, RuleMatch { iif: Some((*iif).clone()), ..RuleMatch::default() }, action);
@@ -262,6 +338,19 @@ fn rules(terrain: &Terrain<'_>, gateway: &PathId) -> Result<Vec<IpRule>, Compile
             let matches = RuleMatch { fwmark: marked, ..RuleMatch::default() };
             add(200, matches.clone(), table);
             add(900, matches, RuleAction::Prohibit);
+        }
+        for carrier in terrain.bare_carriers() {
+            let matches = RuleMatch { fwmark: Some((carrier.index.mark().0, mask)), ..RuleMatch::default() };
+            add(200, matches.clone(), RuleAction::Table(carrier.index.table()));
+            add(900, matches, RuleAction::Prohibit);
+        }
+        for carrier in terrain.carriers.values() {
+            for port in &carrier.ports {
+                let matches =
+                    RuleMatch { iif: from("lo"), udp_source_port: Some(*port), ..RuleMatch::default() };
+                add(140, matches.clone(), RuleAction::Table(carrier.index.table()));
+                add(900, matches, RuleAction::Prohibit);
+            }
         }
         let own = RuleMatch { iif: from("lo"), ..RuleMatch::default() };
         add(33_000, own, RuleAction::Table(terrain.path(gateway)?.index.table()));
@@ -293,7 +382,7 @@ fn sysctls(terrain: &Terrain<'_>) -> Vec<Sysctl> {
     ] {
         set(path.to_owned(), value);
     }
-    for interface in terrain.lines.values() {
+    for interface in terrain.lines.values().chain(terrain.tunnels().map(|(path, _)| &path.uplink)) {
         set(format!("net/ipv4/conf/{interface}/rp_filter"), "0");
         set(format!("net/ipv4/conf/{interface}/send_redirects"), "0");
         set(format!("net/ipv6/conf/{interface}/accept_ra"), "0");

@@ -1,6 +1,6 @@
 //! From what the kernel has to what the plan says, as ordered steps.
 //!
-//! Closing comes first and opening last: table → routing rules → sysctls → links → addresses → routes → what is no longer
+//! Closing comes first and opening last: table → routing rules → sysctls → links, tunnels → addresses → routes → what is no longer
 //! wanted → forwarding.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,7 @@ use super::render::render_replacement;
 use super::ruleset::{Element, Ruleset};
 use super::sketch::Sketch;
 use super::transaction::transaction;
+use super::tunnel::Tunnel;
 
 /// Elements that go by netlink; more go as text, whole.
 const FEW: usize = 512;
@@ -32,6 +33,10 @@ pub fn diff(observed: &Observed, parent: Option<&NetworkPlan>, plan: &NetworkPla
     changes.extend(early);
     changes
         .extend(plan.links.iter().filter(|link| !link_stands(observed, link)).cloned().map(Change::LinkUp));
+    let unmet = plan.tunnels.iter().filter(|(name, tunnel)| !tunnel_stands(observed, name, tunnel));
+    changes.extend(
+        unmet.map(|(name, tunnel)| Change::TunnelSet { interface: name.clone(), tunnel: tunnel.clone() }),
+    );
     let addresses: BTreeSet<_> = plan.addresses.iter().collect();
     changes.extend(
         plan.addresses.iter().filter(|a| !observed.addresses.contains(a)).cloned().map(Change::AddressAdd),
@@ -126,15 +131,25 @@ pub(super) fn link_stands(observed: &Observed, link: &Link) -> bool {
             let wanted: BTreeSet<&InterfaceName> = members.iter().collect();
             let joined = seen.is_some_and(|seen| match &seen.kind {
                 LinkKind::Bridge { members } => members.iter().collect::<BTreeSet<_>>() == wanted,
-                LinkKind::Uplink | LinkKind::Probe { .. } => false,
+                LinkKind::Uplink | LinkKind::Probe { .. } | LinkKind::Tunnel => false,
             });
             joined && members.iter().all(|member| observed.interfaces.get(member) == Some(&true))
         }
         LinkKind::Probe { bridge, .. } => seen.is_some_and(|seen| match &seen.kind {
             LinkKind::Probe { bridge: joined, .. } => joined == bridge,
-            LinkKind::Uplink | LinkKind::Bridge { .. } => false,
+            LinkKind::Uplink | LinkKind::Bridge { .. } | LinkKind::Tunnel => false,
+        }),
+        LinkKind::Tunnel => seen.is_some_and(|seen| {
+            seen.kind == LinkKind::Tunnel
+                && link.mtu.is_none_or(|mtu| seen.mtu == Some(mtu))
+                && observed.tunnels.contains_key(&link.name)
         }),
     }
+}
+
+/// Whether the tunnel is configured as the plan says.
+pub(super) fn tunnel_stands(observed: &Observed, name: &InterfaceName, tunnel: &Tunnel) -> bool {
+    observed.tunnels.get(name).is_some_and(|seen| tunnel.is_met_by(seen))
 }
 
 /// Late ones: those of interfaces that the plan makes, and forwarding, in the plan's order.

@@ -13,6 +13,8 @@ use super::ruleset::{Element, Key, KeyPart, Value, Verdict};
 
 /// Map: zone-group bits (and, for probe hosts, path bits) of the ct mark → what new flows do.
 pub(crate) const CURRENT: &str = "current";
+/// Map: zone-group bits of the ct mark → who of the group's clients tries another path. Empty unless a canary is under way.
+pub(crate) const CANARY: &str = "canary";
 /// Map: path . inside address → the address that the name has there.
 pub(crate) const REAL4: &str = "real4";
 pub(crate) const REAL6: &str = "real6";
@@ -23,6 +25,11 @@ pub(crate) const REFUSE: &str = "refuse";
 
 pub(crate) fn use_chain(zone_group: ZoneGroupIndex, path: PathIndex) -> String {
     format!("use_{}_{}", zone_group.0, path.0)
+}
+
+/// Chain that takes a canary's clients to the path, and everybody else to the current one.
+pub(crate) fn pick_chain(zone_group: ZoneGroupIndex, path: PathIndex) -> String {
+    format!("pick_{}_{}", zone_group.0, path.0)
 }
 
 pub(crate) fn via_chain(path: PathIndex) -> String {
@@ -57,6 +64,23 @@ pub fn current_element(
         container: CURRENT.into(),
         key: Key(vec![KeyPart::Mark(index.mark())]),
         value: Some(value),
+    })
+}
+
+/// Present while new flows of the plan's canary clients of the group take `path`. `None` when the allocation knows no such
+/// group or path. Only for routes that have a canary: others have no such map.
+pub fn canary_element(
+    allocation: &Allocation,
+    zone: &ZoneId,
+    group: &GroupId,
+    path: &PathId,
+) -> Option<Element> {
+    let index = *allocation.zone_groups.get(&(zone.clone(), group.clone()))?;
+    let path = *allocation.paths.get(path)?;
+    Some(Element {
+        container: CANARY.into(),
+        key: Key(vec![KeyPart::Mark(index.mark())]),
+        value: Some(goto(pick_chain(index, path))),
     })
 }
 

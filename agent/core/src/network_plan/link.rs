@@ -23,6 +23,8 @@ pub enum LinkKind {
     Bridge { members: Vec<InterfaceName> },
     /// Near end of a veth pair whose far end lives in the probe host's namespace; the near end joins `bridge`.
     Probe { bridge: InterfaceName, far: InterfaceName, far_mac: MacAddress },
+    /// A WireGuard interface, in the kernel or in user space. How it is configured: [`super::Tunnel`].
+    Tunnel,
 }
 
 /// Added with `noprefixroute`: LAN and uplink prefixes are routed only by our tables.
@@ -64,6 +66,9 @@ pub struct IpRule {
 pub struct RuleMatch {
     pub iif: Option<InterfaceName>,
     pub from: Option<IpNet>,
+    /// UDP packets from this port.
+    #[serde(default)]
+    pub udp_source_port: Option<u16>,
     /// Value and mask.
     pub fwmark: Option<(u32, u32)>,
 }

@@ -21,6 +21,7 @@ mod ruleset;
 mod sketch;
 mod terrain;
 mod transaction;
+mod tunnel;
 mod verify;
 
 pub use allocation::{Allocation, AllocationError, ProbeHost};
@@ -29,11 +30,11 @@ pub use change::{
 };
 pub use compile::{CompileError, PathChoice, compile};
 pub use diff::diff;
-pub use elements::{current_element, gateway_element, real_elements, twin_element};
+pub use elements::{canary_element, current_element, gateway_element, real_elements, twin_element};
 pub use fingerprint::key_type_text;
 pub use link::{Address, IpRule, Link, LinkKind, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
 pub use mark::{Mark, PathIndex, ZONES_TABLE, ZoneGroupIndex};
-pub use naming::bridge_name;
+pub use naming::{bridge_name, tunnel_name};
 pub use render::{lockdown, render, render_replacement};
 pub use ruleset::{
     Chain, ChainKind, Element, Family, Hook, Key, KeyPart, KeyType, Map, Name, Rule, Ruleset, Set, Value,
@@ -41,13 +42,18 @@ pub use ruleset::{
 };
 
 pub(crate) use elements::{
-    CURRENT, REAL4, REAL6, REFUSE, TWIN6, affinity_set, gateway_chain, goto, use_chain, via_chain,
+    CANARY, CURRENT, REAL4, REAL6, REFUSE, TWIN6, affinity_set, gateway_chain, goto, pick_chain, use_chain,
+    via_chain,
 };
 pub(crate) use terrain::{PathGround, RouteGround, Terrain, ZoneGround};
 
 pub use transaction::nft_diff;
+pub use tunnel::{Peer, PeerState, Tunnel, TunnelState};
 pub use verify::{Discrepancy, verify};
 
+use std::collections::BTreeMap;
+
+use seimon_board::InterfaceName;
 use serde::{Deserialize, Serialize};
 
 /// Number of a network plan; a child's is greater than its parent's.
@@ -61,8 +67,11 @@ pub struct NetworkPlan {
     pub generation: Generation,
     pub parent: Option<Generation>,
     pub allocation: Allocation,
-    /// Bridges, veth pairs and their members, in the order in which they can be made.
+    /// Bridges and their members, veth pairs, tunnels, in the order in which they can be made.
     pub links: Vec<Link>,
+    /// How tunnels among the links are configured.
+    #[serde(default)]
+    pub tunnels: BTreeMap<InterfaceName, Tunnel>,
     pub addresses: Vec<Address>,
     pub routes: Vec<Route>,
     pub rules: Vec<IpRule>,

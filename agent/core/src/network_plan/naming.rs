@@ -1,7 +1,7 @@
 //! Names that follow from identifiers: stable, within the kernel's limits, never an nft keyword.
 
 use seimon_board::{InterfaceName, InvalidInterfaceName};
-use seimon_plan::ZoneId;
+use seimon_plan::{PathId, ZoneId};
 
 /// 32-bit FNV-1a: short fingerprints of texts that we wrote ourselves. Not for anything that an adversary chooses.
 pub(crate) fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a str>) -> u32 {
@@ -21,6 +21,16 @@ pub fn bridge_name(zone: &ZoneId) -> Result<InterfaceName, InvalidInterfaceName>
         InterfaceName::new(format!("z-{id}"))
     } else {
         InterfaceName::new(format!("z-{}-{:04x}", &id[..8], fingerprint([id]) & 0xffff))
+    }
+}
+
+/// A tunnel's interface: `wg-<path>`, shortened with a fingerprint where the path's name is longer than 12 characters.
+pub fn tunnel_name(path: &PathId) -> Result<InterfaceName, InvalidInterfaceName> {
+    let id = path.as_str();
+    if id.len() <= 12 {
+        InterfaceName::new(format!("wg-{id}"))
+    } else {
+        InterfaceName::new(format!("wg-{}-{:04x}", &id[..7], fingerprint([id]) & 0xffff))
     }
 }
 
@@ -44,6 +54,10 @@ mod tests {
         let names: std::collections::BTreeSet<_> =
             zones.iter().map(|z| bridge_name(&ZoneId::new(*z).unwrap()).unwrap()).collect();
         assert_eq!(names.len(), zones.len());
+        let tunnels = ["closed", "closed-internet-vpn-1", "closed-internet-vpn-2"];
+        let names: std::collections::BTreeSet<_> =
+            tunnels.iter().map(|path| tunnel_name(&PathId::new(*path).unwrap()).unwrap()).collect();
+        assert_eq!(names.len(), tunnels.len());
         let slugs: std::collections::BTreeSet<_> = zones.iter().map(|z| slug(z)).collect();
         assert_eq!(slugs.len(), zones.len());
         assert!(slugs.iter().all(|s| s.len() <= 16));

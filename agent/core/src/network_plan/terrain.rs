@@ -3,26 +3,52 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use seimon_board::InterfaceName;
 use seimon_plan::{
-    GroupId, Internet, LineId, Nat4, Path, PathId, PathIpv6, PathKind, SitePlan, Zone, ZoneId,
+    GroupId, Internet, LineId, Nat4, Path, PathId, PathIpv6, PathKind, SitePlan, Wireguard, Zone, ZoneId,
 };
 
-use super::allocation::{Allocation, ProbeHost};
+use super::allocation::{Allocation, ProbeHost, outer_path};
 use super::compile::CompileError;
 use super::mark::{PathIndex, ZoneGroupIndex};
-use super::naming::{bridge_name, slug};
+use super::naming::{bridge_name, slug, tunnel_name};
 
 pub(crate) struct PathGround<'a> {
     pub(crate) id: &'a PathId,
     pub(crate) path: &'a Path,
     pub(crate) index: PathIndex,
+    /// The interface by which the path's packets leave: the line's port, or the tunnel.
     pub(crate) uplink: InterfaceName,
     pub(crate) line: &'a seimon_plan::Line,
 }
 
-impl PathGround<'_> {
+/// A line that carries tunnels.
+pub(crate) struct CarrierGround<'a> {
+    pub(crate) id: &'a LineId,
+    pub(crate) line: &'a seimon_plan::Line,
+    pub(crate) port: InterfaceName,
+    /// What outer packets are marked with: a plain path on the line, or a number of the line's own.
+    pub(crate) index: PathIndex,
+    /// No plain path could carry them: the number is the line's own.
+    pub(crate) is_bare: bool,
+    /// UDP ports at which the tunnels listen.
+    pub(crate) ports: BTreeSet<u16>,
+}
+
+impl<'a> PathGround<'a> {
+    pub(crate) fn tunnel(&self) -> Option<&'a Wireguard> {
+        match self.path.kind {
+            PathKind::Plain => None,
+            PathKind::Wireguard => self.path.wireguard.as_ref(),
+        }
+    }
+
+    /// Bytes that a packet of the path may have.
+    pub(crate) fn mtu(&self) -> u16 {
+        self.tunnel().map_or(self.line.mtu, |tunnel| tunnel.mtu)
+    }
+
     pub(crate) fn has_ipv6(&self) -> bool {
         !matches!(self.path.ipv6, PathIpv6::None)
     }
@@ -64,7 +90,9 @@ pub(crate) struct Terrain<'a> {
     pub(crate) allocation: &'a Allocation,
     pub(crate) zones: BTreeMap<&'a ZoneId, ZoneGround<'a>>,
     pub(crate) paths: BTreeMap<&'a PathId, PathGround<'a>>,
+    /// Ports of the board.
     pub(crate) lines: BTreeMap<&'a LineId, InterfaceName>,
+    pub(crate) carriers: BTreeMap<&'a LineId, CarrierGround<'a>>,
     pub(crate) routes: Vec<RouteGround<'a>>,
 }
 
@@ -83,15 +111,25 @@ impl<'a> Terrain<'a> {
             .collect::<Result<_, CompileError>>()?;
         let mut paths = BTreeMap::new();
         for (id, path) in &plan.paths {
-            if path.kind != PathKind::Plain || path.ipv6 == PathIpv6::Nptv6 {
+            if path.ipv6 == PathIpv6::Nptv6 {
                 return Err(CompileError::PathNotCarried(id.clone()));
             }
             let line = plan.lines.get(&path.line).ok_or_else(|| CompileError::unknown("line", &path.line))?;
-            let uplink =
-                lines.get(&path.line).ok_or_else(|| CompileError::unknown("line", &path.line))?.clone();
+            let port = lines.get(&path.line).ok_or_else(|| CompileError::unknown("line", &path.line))?;
+            let uplink = match path.kind {
+                PathKind::Plain => port.clone(),
+                PathKind::Wireguard => tunnel_name(id).map_err(|_| CompileError::PathName(id.clone()))?,
+            };
+            let mut others = paths.values().map(|path: &PathGround<'_>| &path.uplink);
+            if path.kind == PathKind::Wireguard
+                && (others.any(|o| *o == uplink) || lines.values().any(|o| *o == uplink))
+            {
+                return Err(CompileError::PathName(id.clone()));
+            }
             let index = *allocation.paths.get(id).ok_or_else(|| CompileError::unnumbered("path", id))?;
             paths.insert(id, PathGround { id, path, index, uplink, line });
         }
+        let carriers = carriers(plan, allocation, &lines, &paths)?;
         let mut zones = BTreeMap::new();
         let mut names = BTreeSet::new();
         for (id, zone) in &plan.zones {
@@ -121,7 +159,7 @@ impl<'a> Terrain<'a> {
                 idle: session_idle(&route.group),
             });
         }
-        Ok(Self { plan, allocation, zones, paths, lines, routes })
+        Ok(Self { plan, allocation, zones, paths, lines, carriers, routes })
     }
 
     /// Some paths of the route carry IPv6 and others do not.
@@ -165,13 +203,31 @@ impl<'a> Terrain<'a> {
             .collect()
     }
 
-    /// The first path on each line: what enters there unasked is answered there.
+    /// Lines with a number of their own.
+    pub(crate) fn bare_carriers(&self) -> impl Iterator<Item = &CarrierGround<'a>> {
+        self.carriers.values().filter(|carrier| carrier.is_bare)
+    }
+
+    pub(crate) fn tunnels(&self) -> impl Iterator<Item = (&PathGround<'a>, &'a Wireguard)> {
+        self.paths.values().filter_map(|path| Some((path, path.tunnel()?)))
+    }
+
+    /// The first path by each interface: what enters there unasked is answered there.
     pub(crate) fn first_paths(&self) -> BTreeMap<&InterfaceName, &PathGround<'a>> {
         let mut first = BTreeMap::new();
         for path in self.paths.values() {
             first.entry(&path.uplink).or_insert(path);
         }
         first
+    }
+
+    /// Prefixes inside the tunnels.
+    pub(crate) fn tunnel_nets(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.tunnels()
+            .flat_map(|(_, tunnel)| {
+                [Some(IpNet::V4(tunnel.ipv4.trunc())), tunnel.ipv6.map(|net| IpNet::V6(net.trunc()))]
+            })
+            .flatten()
     }
 
     pub(crate) fn zone_nets4(&self) -> impl Iterator<Item = Ipv4Net> + '_ {
@@ -181,4 +237,30 @@ impl<'a> Terrain<'a> {
     pub(crate) fn zone_nets6(&self) -> impl Iterator<Item = Ipv6Net> + '_ {
         self.plan.zones.values().filter_map(|zone| zone.ipv6).map(|net| net.trunc())
     }
+}
+
+fn carriers<'a>(
+    plan: &'a SitePlan,
+    allocation: &Allocation,
+    lines: &BTreeMap<&'a LineId, InterfaceName>,
+    paths: &BTreeMap<&'a PathId, PathGround<'a>>,
+) -> Result<BTreeMap<&'a LineId, CarrierGround<'a>>, CompileError> {
+    let mut carriers: BTreeMap<&LineId, CarrierGround<'_>> = BTreeMap::new();
+    for path in paths.values() {
+        let Some(tunnel) = path.tunnel() else { continue };
+        let id = &path.path.line;
+        if let Some(carrier) = carriers.get_mut(id) {
+            carrier.ports.insert(tunnel.listen_port);
+            continue;
+        }
+        let plain = outer_path(plan, id).and_then(|plain| paths.get(plain));
+        let index = match plain {
+            Some(plain) => plain.index,
+            None => *allocation.carriers.get(id).ok_or_else(|| CompileError::unnumbered("line", id))?,
+        };
+        let port = lines.get(id).ok_or_else(|| CompileError::unknown("line", id))?.clone();
+        let (line, is_bare, ports) = (path.line, plain.is_none(), BTreeSet::from([tunnel.listen_port]));
+        carriers.insert(id, CarrierGround { id, line, port, index, is_bare, ports });
+    }
+    Ok(carriers)
 }

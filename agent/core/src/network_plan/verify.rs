@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::NetworkPlan;
 use super::change::Observed;
-use super::diff::link_stands;
+use super::diff::{link_stands, tunnel_stands};
 use super::link::{Address, IpRule, Route};
 use super::sketch::Sketch;
 use seimon_board::InterfaceName;
@@ -26,6 +26,7 @@ pub enum Discrepancy {
         extra: usize,
     },
     Link(InterfaceName),
+    Tunnel(InterfaceName),
     AddressMissing(Address),
     AddressExtra(Address),
     RouteMissing(Route),
@@ -49,6 +50,7 @@ impl fmt::Display for Discrepancy {
                 write!(f, "{container}: {missing} elements missing or different, {extra} too many")
             }
             Self::Link(name) => write!(f, "interface {name} is missing, down, or not joined as planned"),
+            Self::Tunnel(name) => write!(f, "tunnel {name} is not configured as planned"),
             Self::AddressMissing(a) => write!(f, "address {} is missing on {}", a.address, a.interface),
             Self::AddressExtra(a) => write!(f, "address {} is too many on {}", a.address, a.interface),
             Self::RouteMissing(route) => {
@@ -80,6 +82,8 @@ pub fn verify(observed: &Observed, plan: &NetworkPlan) -> Vec<Discrepancy> {
             .filter(|link| !link_stands(observed, link))
             .map(|l| Discrepancy::Link(l.name.clone())),
     );
+    let unmet = plan.tunnels.iter().filter(|(name, tunnel)| !tunnel_stands(observed, name, tunnel));
+    found.extend(unmet.map(|(name, _)| Discrepancy::Tunnel(name.clone())));
     compare(
         &plan.addresses,
         &observed.addresses,

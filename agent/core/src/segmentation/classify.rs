@@ -41,12 +41,23 @@ pub(super) fn chains(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(),
         keep(builder, path);
         via(builder, path);
     }
+    for carrier in terrain.bare_carriers() {
+        let chain = builder.chain(keep_chain(carrier.index));
+        fill(chain, &[write_packet(u32::from(carrier.index.0))], KNOWN);
+    }
     let local = builder.chain("keep_local");
     fill(local, &[write_packet(Mark::LOCAL)], "known flow inside the school");
     as_local(builder);
     refuse(builder);
     for path in terrain.first_paths().into_values() {
-        from_line(terrain, builder, path);
+        let from = match path.tunnel() {
+            None => format!("from line {}", path.path.line),
+            Some(_) => format!("from tunnel {}", path.id),
+        };
+        from_line(terrain, builder, path.index, &from);
+    }
+    for carrier in terrain.bare_carriers() {
+        from_line(terrain, builder, carrier.index, &format!("from line {}", carrier.id));
     }
     for zone in terrain.zones.values() {
         if zone.is_open() {
@@ -82,6 +93,10 @@ fn entry(terrain: &Terrain<'_>, builder: &mut Builder) {
         let key = Key(vec![KeyPart::Mark(path.index.mark())]);
         restore.insert(key, goto(keep_chain(path.index)));
     }
+    for carrier in terrain.bare_carriers() {
+        let key = Key(vec![KeyPart::Mark(carrier.index.mark())]);
+        restore.insert(key, goto(keep_chain(carrier.index)));
+    }
     restore.insert(Key(vec![KeyPart::Mark(Mark(Mark::LOCAL))]), goto("keep_local"));
     builder.map("restore", &[KeyType::Mark], ValueType::Verdict, restore);
     for family in [4, 6] {
@@ -93,6 +108,10 @@ fn entry(terrain: &Terrain<'_>, builder: &mut Builder) {
         for (uplink, path) in terrain.first_paths() {
             let key = Key(vec![KeyPart::Ifname(uplink.clone())]);
             ingress.insert(key, goto(format!("up_{}", path.index.0)));
+        }
+        for carrier in terrain.bare_carriers() {
+            let key = Key(vec![KeyPart::Ifname(carrier.port.clone())]);
+            ingress.insert(key, goto(format!("up_{}", carrier.index.0)));
         }
         builder.map(&format!("ingress{family}"), &[KeyType::Ifname], ValueType::Verdict, ingress);
     }
@@ -114,10 +133,10 @@ fn keep(builder: &mut Builder, path: &PathGround<'_>) {
     chain.rule(write_packet(u32::from(path.index.0)), KNOWN);
 }
 
-/// On a line that carries less than Ethernet does, both ends are told in the handshake, whichever way it passes. The
+/// On a path that carries less than Ethernet does, both ends are told in the handshake, whichever way it passes. The
 /// numbers are constants: to ask the routes for them (`rt mtu`) would cost every new flow another route look-up.
 fn clamp(chain: &mut Filling<'_>, path: &PathGround<'_>) {
-    let mtu = path.line.mtu;
+    let mtu = path.mtu();
     if mtu >= ETHERNET_MTU {
         return;
     }
@@ -125,7 +144,10 @@ fn clamp(chain: &mut Filling<'_>, path: &PathGround<'_>) {
         let size = mtu.saturating_sub(headers);
         chain.rule(
             format!("meta nfproto {family} tcp flags syn tcp option maxseg size set {size}"),
-            format!("segments fit line {}", path.path.line),
+            match path.tunnel() {
+                None => format!("segments fit line {}", path.path.line),
+                Some(_) => format!("segments fit tunnel {}", path.id),
+            },
         );
     }
 }
@@ -160,13 +182,13 @@ fn refuse(builder: &mut Builder) {
     builder.chain(STRAY).rule("meta l4proto tcp reject with tcp reset", because).rule("drop", because);
 }
 
-/// Unasked traffic from a line: only to the gateway itself, and answered over the same path.
-fn from_line(terrain: &Terrain<'_>, builder: &mut Builder, path: &PathGround<'_>) {
-    let because = format!("from line {}", path.path.line);
+/// Unasked traffic from a line or tunnel: only to the gateway itself, and answered over the same path.
+fn from_line(terrain: &Terrain<'_>, builder: &mut Builder, path: PathIndex, because: &str) {
+    let because = because.to_owned();
     let inside = &terrain.plan.inside;
     let four = terrain.zone_nets4().chain([inside.ipv4.trunc()]).map(|net| format!("ip saddr {net}"));
     let six = terrain.zone_nets6().chain([inside.ipv6.trunc()]).map(|net| format!("ip6 saddr {net}"));
-    let mut chain = builder.chain(format!("up_{}", path.index.0));
+    let mut chain = builder.chain(format!("up_{}", path.0));
     chain
         .rule(format!("meta nfproto ipv6 {}", known_flow()), KNOWN)
         .rule("ct state invalid drop", because.clone())
@@ -180,8 +202,8 @@ fn from_line(terrain: &Terrain<'_>, builder: &mut Builder, path: &PathGround<'_>
             "fib daddr type != { local, broadcast, multicast, anycast } drop",
             "nobody outside begins a flow into the school",
         )
-        .rule(write_ct(path.index.mark()), because.clone())
-        .rule(write_packet(u32::from(path.index.0)), because);
+        .rule(write_ct(path.mark()), because.clone())
+        .rule(write_packet(u32::from(path.0)), because);
 }
 
 /// What is looked up for a source that has been found good. In an open zone most flows go to the internet: they meet two
@@ -368,6 +390,9 @@ fn zone_group(
             ),
             format!("{who}: a client that is on path {id} stays there"),
         );
+    }
+    if let Some(rule) = super::canary::rule(terrain, route) {
+        chain.rule(rule, format!("{who}: a few try a new path first"));
     }
     chain
         .rule(format!("ct mark & {:#x} vmap @{CURRENT}", Mark::OURS), format!("{who}: the current path"))

@@ -19,9 +19,16 @@ fn input(terrain: &Terrain<'_>, builder: &mut Builder) {
     for zone in terrain.zones.values() {
         from.insert(Key(vec![KeyPart::Ifname(zone.bridge.clone())]), goto("from_zone"));
     }
-    for uplink in terrain.lines.values() {
-        from.insert(Key(vec![KeyPart::Ifname(uplink.clone())]), goto("from_line"));
+    for (line, port) in &terrain.lines {
+        let carrier = terrain.carriers.get(*line);
+        let chain =
+            carrier.map_or_else(|| "from_line".to_owned(), |carrier| format!("carrier_{}", carrier.index.0));
+        from.insert(Key(vec![KeyPart::Ifname(port.clone())]), goto(chain));
     }
+    for (path, _) in terrain.tunnels() {
+        from.insert(Key(vec![KeyPart::Ifname(path.uplink.clone())]), goto("from_tunnel"));
+    }
+    carried(terrain, builder);
     builder.map("arrivals", &[KeyType::Ifname], ValueType::Verdict, from);
     builder
         .base("arriving", "filter", Hook::Input, 0)
@@ -32,7 +39,7 @@ fn input(terrain: &Terrain<'_>, builder: &mut Builder) {
         .chain("from_zone")
         .rule(
             format!("ct mark & {:#x} == {:#x} accept", Mark::PATH_MASK, Mark::LOCAL),
-            "DNS, DHCP, NTP and ping, as seen at the entrance",
+            "DNS, the status page, DHCP, NTP and ping, as seen at the entrance",
         )
         .rule(discovery, "neighbour and router discovery")
         .rule("drop", "nothing else of the gateway is for the zones");
@@ -46,6 +53,25 @@ fn input(terrain: &Terrain<'_>, builder: &mut Builder) {
         .rule("drop", "nothing else of the gateway is for the lines");
 }
 
+/// What tunnels need: their port is open on their line and nowhere else; from inside a tunnel the gateway is only pinged.
+fn carried(terrain: &Terrain<'_>, builder: &mut Builder) {
+    for carrier in terrain.carriers.values() {
+        let mut chain = builder.chain(format!("carrier_{}", carrier.index.0));
+        for port in &carrier.ports {
+            chain.rule(format!("udp dport {port} accept"), format!("the tunnel over line {}", carrier.id));
+        }
+        chain.rule("goto from_line", format!("line {}", carrier.id));
+    }
+    if terrain.carriers.is_empty() {
+        return;
+    }
+    builder
+        .chain("from_tunnel")
+        .rule("icmp type echo-request limit rate 50/second accept", "ping from the far end, bounded")
+        .rule("icmpv6 type echo-request limit rate 50/second accept", "ping from the far end, bounded")
+        .rule("drop", "nothing else of the gateway is for the far end");
+}
+
 fn output(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileError> {
     let mark = |value: u32| Key(vec![KeyPart::Mark(Mark(value))]);
     let (mut replies, mut adopt) = (BTreeMap::new(), BTreeMap::new());
@@ -55,21 +81,25 @@ fn output(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileErr
     for uplink in terrain.lines.values() {
         lines.insert(Key(vec![KeyPart::Ifname(uplink.clone())]), goto("own"));
     }
+    for (path, _) in terrain.tunnels() {
+        lines.insert(Key(vec![KeyPart::Ifname(path.uplink.clone())]), goto("own"));
+    }
     for zone in terrain.zones.values() {
         lines.insert(Key(vec![KeyPart::Ifname(zone.bridge.clone())]), goto("to_zone"));
     }
-    for path in terrain.paths.values() {
-        let index = path.index;
+    let paths = terrain.paths.values().map(|path| (path.index, Some(path.id), format!("path {}", path.id)));
+    let bare = terrain.bare_carriers().map(|c| (c.index, None, format!("line {}", c.id)));
+    for (index, path, name) in paths.chain(bare) {
         let number = u32::from(index.0);
         let chain = gateway_chain(index);
         replies.insert(mark(number), goto(format!("reply_{}", index.0)));
         adopt.insert(mark(number), goto(format!("adopt_{}", index.0)));
-        if let Some((v4, v6)) = terrain.allocation.path_sources.get(path.id) {
+        if let Some((v4, v6)) = path.and_then(|path| terrain.allocation.path_sources.get(path)) {
             four.insert(Key(vec![KeyPart::Ipv4(*v4)]), goto(chain.clone()));
             six.insert(Key(vec![KeyPart::Ipv6(*v6)]), goto(chain.clone()));
         }
         let own = Mark(ZoneGroupIndex::GATEWAY.mark().0 | number);
-        let because = format!("the gateway's own traffic on path {}", path.id);
+        let because = format!("the gateway's own traffic on {name}");
         builder.chain(chain).rule(write_ct(own), because.clone()).rule(write_packet(number), because.clone());
         builder
             .chain(format!("reply_{}", index.0))
@@ -85,12 +115,20 @@ fn output(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileErr
     builder.map("sources6", &[KeyType::Ipv6], ValueType::Verdict, six);
     builder.map("departures", &[KeyType::Ifname], ValueType::Verdict, lines);
     let path = Mark::PATH_MASK;
-    builder
-        .base("sending", "route", Hook::Output, -150)
+    let mut sending = builder.base("sending", "route", Hook::Output, -150);
+    sending
         .rule("oifname \"lo\" accept", "inside the gateway")
         .rule("ct state untracked accept", "neighbour discovery")
         .rule(format!("ct mark & {path:#x} vmap @replies"), "answers and flows under way")
-        .rule(format!("meta mark & {path:#x} vmap @adopt"), "a socket's own choice of path stands")
+        .rule(format!("meta mark & {path:#x} vmap @adopt"), "a socket's own choice of path stands");
+    // In user space WireGuard cannot mark its packets: that takes a privilege that it does not have.
+    for carrier in terrain.carriers.values() {
+        for port in &carrier.ports {
+            let because = format!("a tunnel's outer packets take line {}", carrier.id);
+            sending.rule(format!("udp sport {port} goto {}", gateway_chain(carrier.index)), because);
+        }
+    }
+    sending
         .rule("ip saddr vmap @sources4", "a path's local source means that path")
         .rule("ip6 saddr vmap @sources6", "a path's local source means that path")
         .rule("oifname vmap @departures", "what leaves by a line takes the gateway's path");

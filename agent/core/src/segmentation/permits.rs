@@ -121,7 +121,8 @@ impl Lookups {
             let own = [Some(IpNet::from(std::net::IpAddr::from(zone.zone.ipv4.addr())))];
             let six = [zone.zone.ipv6.map(|net| IpNet::from(std::net::IpAddr::from(net.addr())))];
             for address in own.into_iter().chain(six).flatten() {
-                for (protocol, port) in [(UDP, 53), (TCP, 53), (UDP, 123), (UDP, 67), (UDP, 547)] {
+                // Names, the status page, time, leases.
+                for (protocol, port) in [(UDP, 53), (TCP, 53), (TCP, 80), (UDP, 123), (UDP, 67), (UDP, 547)] {
                     self.exact(&zone.bridge, address, protocol, port, &local);
                 }
             }
@@ -232,6 +233,7 @@ fn internet(terrain: &Terrain<'_>, builder: &mut Builder) {
     let lines = plan.lines.values();
     holes.extend(lines.clone().filter_map(|line| line.ipv4).map(|net| IpNet::V4(net.trunc())));
     holes.extend(lines.filter_map(|line| line.ipv6).map(|net| IpNet::V6(net.trunc())));
+    holes.extend(terrain.tunnel_nets());
     holes.extend([IpNet::V4(plan.inside.ipv4.trunc()), IpNet::V6(plan.inside.ipv6.trunc())]);
     emit_without(builder, INTERNET, GLOBAL.iter().filter_map(|net| net.parse().ok()).collect(), &holes);
 }

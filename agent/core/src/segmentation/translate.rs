@@ -96,6 +96,12 @@ fn leaving(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileEr
         egress.insert(key, goto(format!("nat_{}", path.index.0)));
         exit(builder, path);
     }
+    for carrier in terrain.bare_carriers() {
+        egress
+            .insert(Key(vec![KeyPart::Mark(carrier.index.mark())]), goto(format!("nat_{}", carrier.index.0)));
+        let because = format!("a tunnel's outer packets show the address of line {}", carrier.id);
+        builder.chain(format!("nat_{}", carrier.index.0)).rule("masquerade", because);
+    }
     builder.map("egress", &[KeyType::Mark], ValueType::Verdict, egress);
     builder
         .base("leaving", "nat", Hook::Postrouting, 100)

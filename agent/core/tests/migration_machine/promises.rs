@@ -59,8 +59,16 @@ fn checkpoints_of_version_1_stay_readable() {
             r#"{"state":"blocked","path":"closed","reason":{"kind":"not_registered","living":["direct"]}}"#,
             StateName::Blocked,
         ),
+        (
+            r#"{"state":"canary","from":"closed","to":"direct","left_ms":4000,"paused":false,"tried":2}"#,
+            StateName::Canary,
+        ),
+        (
+            r#"{"state":"rolling_back","leaving":"direct","to":"closed","cause":{"kind":"brown_out","path":"direct","ailment":{"ailment":"lossy","permille":190}}}"#,
+            StateName::RollingBack,
+        ),
     ];
-    let world = World::new(&["closed", "direct"]);
+    let world = World::with_canary();
     for (state, expected) in states {
         let text = format!(
             r#"{{"version":1,"zone_group":{{"zone":"affairs","group":"affairs"}},"home":"closed","previous":null,

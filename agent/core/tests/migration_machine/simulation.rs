@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use seimon_core::health::{EgressVerdict, Liveness, ServiceVerdict};
-use seimon_core::migration::{ClockTrust, Command, Event, Passed, State, StateName, WindowState};
+use seimon_core::health::{Ailment, EgressVerdict, Liveness, ServiceVerdict};
+use seimon_core::migration::{ClockTrust, Command, Config, Event, Passed, State, StateName, WindowState};
 
 use crate::world::*;
 
@@ -35,7 +35,7 @@ const IDS: [&str; 3] = ["closed", "vpn", "direct"];
 /// Something happens in the world. Healthy values are likelier, so that moves come far.
 fn happen(world: &mut World, dice: &mut Dice) {
     let id = dice.of(&IDS);
-    match dice.roll(14) {
+    match dice.roll(15) {
         0 => {
             world.path(id).liveness =
                 dice.of(&[Liveness::Up, Liveness::Up, Liveness::Down, Liveness::Unknown])
@@ -64,6 +64,10 @@ fn happen(world: &mut World, dice: &mut Dice) {
         5 => world.path(id).clients = dice.of(&[Some(0), Some(3), None]),
         6 => world.disk = dice.of(&[Works::Yes, Works::Yes, Works::Yes, Works::No]),
         7 => world.kernel_works = dice.of(&[Works::Yes, Works::Yes, Works::Yes, Works::No]),
+        14 => {
+            world.path(id).ailment =
+                dice.of(&[None, None, Some(Ailment::LargeStall), Some(Ailment::Lossy { permille: 200 })]);
+        }
         8 | 9 => {
             let to = dice.of(&[None, Some(path("closed")), Some(path("vpn")), Some(path("direct"))]);
             world.machine.handle_command(Command::Start { to }, &world.view, world.now).ok();
@@ -111,6 +115,10 @@ fn in_any_world_the_promises_hold_and_a_healthy_world_ends_in_rest() {
     let mut visited = BTreeMap::new();
     for seed in 0..1_500 {
         let mut world = World::new(&IDS);
+        if seed % 2 == 0 {
+            let config = Config { canary: Some(Duration::from_secs(3)), ..world.config };
+            world = World::with(config);
+        }
         let mut dice = Dice(seed);
         let mut boots = 1;
         for _ in 0..150 {
@@ -132,6 +140,12 @@ fn in_any_world_the_promises_hold_and_a_healthy_world_ends_in_rest() {
         world.look();
         for _ in 0..6 {
             world.qualify();
+            if let Some(trial) = world.trial.clone() {
+                // Somebody of the canary comes to work.
+                world.path(trial.as_str()).clients = Some(1);
+                world.look();
+                world.path(trial.as_str()).clients = Some(0);
+            }
             world.sleep(Duration::from_secs(1_000));
             world.look();
         }

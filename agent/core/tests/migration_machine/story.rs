@@ -1,5 +1,6 @@
 //! Moves as they go well and wrong, one story each.
 
+mod canary;
 mod crashing;
 mod fleeing;
 mod moving;

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use seimon_core::health::{EgressVerdict, Liveness, ServiceVerdict};
+use seimon_core::health::{Ailment, EgressVerdict, Liveness, ServiceVerdict};
 use seimon_core::migration::{Action, ClockTrust, Command, Event, Passed, StateName, WindowState};
 
 use crate::world::*;
@@ -87,6 +87,44 @@ fn cutting_over_asked() -> (World, u64) {
     (world, id)
 }
 
+fn canary_unwritten() -> (World, u64) {
+    let mut world = World::with_canary();
+    world.start().expect("no veto");
+    world.now = world.now + secs(5);
+    for _ in 0..5 {
+        check(&mut world, Passed::Yes);
+    }
+    assert_eq!(world.name(), StateName::Canary);
+    let id = until_waiting(&mut world, false);
+    (world, id)
+}
+
+fn canary_asked() -> (World, u64) {
+    let (mut world, id) = canary_unwritten();
+    world.machine.handle_event(Event::CheckpointDurable { id }, &world.view, world.now);
+    let id = until_waiting(&mut world, true);
+    (world, id)
+}
+
+fn canary() -> (World, u64) {
+    let mut world = World::with_canary();
+    world.move_to_canary();
+    (world, 0)
+}
+
+fn canary_served() -> (World, u64) {
+    let (mut world, _) = canary();
+    world.path("direct").clients = Some(2);
+    world.look();
+    (world, 0)
+}
+
+fn canary_paused() -> (World, u64) {
+    let (mut world, _) = canary_served();
+    world.command(Command::Pause).expect("pausable");
+    (world, 0)
+}
+
 fn soaking() -> (World, u64) {
     let (mut world, _) = steady();
     world.move_to_soaking();
@@ -134,12 +172,17 @@ fn blocked() -> (World, u64) {
     (world, 0)
 }
 
-const STATES: [(&str, Make); 13] = [
+const STATES: [(&str, Make); 18] = [
     ("Steady(closed), never moved", steady),
     ("Steady(direct), moved", steady_after_move),
     ("Steady(closed), fled from dead home direct", steady_away),
     ("Qualifying", qualifying),
     ("Qualifying, paused", paused),
+    ("Canary, not written down", canary_unwritten),
+    ("Canary, kernel asked", canary_asked),
+    ("Canary, nobody on direct", canary),
+    ("Canary, 2 clients on direct", canary_served),
+    ("Canary, paused", canary_paused),
     ("CuttingOver, not written down", cutting_over_unwritten),
     ("CuttingOver, kernel asked", cutting_over_asked),
     ("Soaking, nobody on closed", soaking),
@@ -174,7 +217,7 @@ fn liveness(world: &mut World, closed: Liveness, direct: Liveness) {
     facts(world);
 }
 
-const INPUTS: [(&str, Input); 30] = [
+const INPUTS: [(&str, Input); 34] = [
     ("start", |w, _| command(w, Command::Start { to: None })),
     ("start to closed", |w, _| command(w, Command::Start { to: Some(path("closed")) })),
     ("pause", |w, _| command(w, Command::Pause)),
@@ -242,6 +285,24 @@ const INPUTS: [(&str, Input); 30] = [
         w.path("direct").loss = Some(0.3);
         facts(w);
     }),
+    ("direct in a brown-out", |w, _| {
+        w.path("direct").ailment = Some(Ailment::Lossy { permille: 200 });
+        facts(w);
+    }),
+    ("long answers stall on direct", |w, _| {
+        w.path("direct").ailment = Some(Ailment::LargeStall);
+        facts(w);
+    }),
+    ("both in a brown-out", |w, _| {
+        for id in ["closed", "direct"] {
+            w.path(id).ailment = Some(Ailment::Lossy { permille: 200 });
+        }
+        facts(w);
+    }),
+    ("strangers share direct's address", |w, _| {
+        w.path("direct").shared = true;
+        facts(w);
+    }),
     ("everybody leaves both paths", |w, _| {
         for id in ["closed", "direct"] {
             w.path(id).clients = Some(0);
@@ -259,7 +320,8 @@ fn describe(world: &mut World) -> String {
     while let Some(action) = world.machine.poll_action() {
         let text = match action {
             Action::WriteCheckpoint { .. } => "write".to_owned(),
-            Action::SetCurrent { path, .. } => format!("set {path}"),
+            Action::SetCurrent { path, trial: None, .. } => format!("set {path}"),
+            Action::SetCurrent { path, trial: Some(trial), .. } => format!("set {path}, a few {trial}"),
             Action::Drain { path, .. } => format!("drain {path}"),
             Action::ForceDrain { path, .. } => format!("force {path}"),
             Action::AffinityDelete { path, .. } => format!("forget {path}"),

@@ -11,7 +11,7 @@ use seimon_core::health::{
 };
 use seimon_core::migration::{
     Action, BootId, Checkpoint, ClockTrust, Command, Config, Event, Machine, Mechanisms, Notice, Passed,
-    State, StateName, Switch, Veto, View, WindowState, ZoneGroup,
+    Saved, State, StateName, Switch, Veto, View, WindowState, ZoneGroup,
 };
 use seimon_plan::{GroupId, PathId, PlanDuration, ServiceId, Thresholds, Times, ZoneId};
 
@@ -37,6 +37,7 @@ pub(crate) fn config(paths: &[&str]) -> Config {
         },
         paths: paths.iter().map(|id| path(id)).collect(),
         checked: BTreeSet::from([service()]),
+        canary: None,
         times: Times { qualify: plan(5), soak: plan(8), drain: plan(30), hold_down: plan(10) },
         thresholds: Thresholds::default(),
         mechanisms: Mechanisms::default(),
@@ -55,12 +56,15 @@ pub(crate) fn facts(verdict: ServiceVerdict) -> ServiceFacts {
 pub(crate) fn good_path() -> PathFacts {
     PathFacts {
         liveness: Liveness::Up,
+        ailment: None,
         loss: Some(0.0),
         round_trip: Some(Duration::from_millis(5)),
         egress: EgressVerdict::Registered,
+        shared: false,
         services: BTreeMap::from([(service(), facts(ServiceVerdict::Well))]),
         clients: Some(0),
         flows: FlowCount::default(),
+        usual_flows: None,
     }
 }
 
@@ -86,6 +90,8 @@ pub(crate) struct World {
     pub(crate) durable: Option<String>,
     /// Which path new flows take.
     pub(crate) kernel: PathId,
+    /// Which path those of the canary's clients take.
+    pub(crate) trial: Option<PathId>,
     pub(crate) moves: Vec<(Instant, PathId)>,
     pub(crate) log: Vec<(Instant, Notice)>,
     pub(crate) kernel_actions: Vec<Action>,
@@ -94,6 +100,11 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(paths: &[&str]) -> Self {
         Self::with(config(paths))
+    }
+
+    /// Two paths, and a canary of 20 s.
+    pub(crate) fn with_canary() -> Self {
+        Self::with(Config { canary: Some(secs(20)), ..config(&["closed", "direct"]) })
     }
 
     /// Two paths, and one mechanism switched off.
@@ -123,6 +134,7 @@ impl World {
             kernel_works: Works::Yes,
             durable: None,
             kernel,
+            trial: None,
             moves: Vec::new(),
             log: Vec::new(),
             kernel_actions: Vec::new(),
@@ -230,12 +242,13 @@ impl World {
                 }
                 Works::No => Event::CheckpointFailed { id, reason: "no space left on device".into() },
             }),
-            Action::SetCurrent { id, path, .. } => Some(match self.kernel_works {
+            Action::SetCurrent { id, path, trial, .. } => Some(match self.kernel_works {
                 Works::Yes => {
                     if self.kernel != path {
                         self.moves.push((self.now, path.clone()));
                     }
                     self.kernel = path;
+                    self.trial = trial;
                     Event::ChangeInForce { id }
                 }
                 Works::No => Event::ChangeFailed { id, reason: "EBUSY".into() },
@@ -261,14 +274,25 @@ impl World {
             let durable = durable.as_ref().unwrap_or_else(|| panic!("nothing on disk: {}", context()));
             let current = durable.state.current();
             match action {
-                Action::SetCurrent { path, .. } => {
-                    assert_eq!(path, current, "not written first: {}", context())
+                Action::SetCurrent { path, trial, .. } => {
+                    assert_eq!(path, current, "not written first: {}", context());
+                    let written = match &durable.state {
+                        Saved::Canary { to, .. } => Some(to),
+                        Saved::Steady { .. }
+                        | Saved::Qualifying { .. }
+                        | Saved::CuttingOver { .. }
+                        | Saved::Soaking { .. }
+                        | Saved::RollingBack { .. }
+                        | Saved::Blocked { .. } => None,
+                    };
+                    assert_eq!(trial.as_ref(), written, "a trial not written first: {}", context());
                 }
                 Action::ForceDrain { path, .. }
                 | Action::AffinityDelete { path, .. }
                 | Action::KillFlows { path, .. } => {
                     assert_ne!(path, current, "ends flows on the path in use: {}", context());
                     assert_ne!(*path, self.kernel, "kill before rules: {}", context());
+                    assert_ne!(Some(path), self.trial.as_ref(), "kill before rules: {}", context());
                 }
                 Action::WriteCheckpoint { .. }
                 | Action::Drain { .. }
@@ -276,9 +300,11 @@ impl World {
                 | Action::Emit(_) => {}
             }
         }
-        if let Action::SetCurrent { path, .. } = action {
+        if let Action::SetCurrent { path, trial, .. } = action {
             assert!(self.config.paths.contains(path), "outside the route: {}", context());
-            if self.name() == StateName::CuttingOver {
+            let begins = trial.is_some() && *trial != self.trial;
+            let path = trial.as_ref().unwrap_or(path);
+            if self.name() == StateName::CuttingOver || begins {
                 assert_eq!(self.view.window, WindowState::Open, "cut over outside the window: {}", context());
                 assert_eq!(self.view.clock, ClockTrust::Trusted, "cut over by a bad clock: {}", context());
                 let facts = &self.view.paths[path];
@@ -309,6 +335,13 @@ impl World {
         self.start().expect("no veto");
         self.qualify();
         assert_eq!(self.name(), StateName::Soaking);
+    }
+
+    /// Starts; in Canary when this returns.
+    pub(crate) fn move_to_canary(&mut self) {
+        self.start().expect("no veto");
+        self.qualify();
+        assert_eq!(self.name(), StateName::Canary);
     }
 
     /// Time to qualify, and good checks at the end of it.

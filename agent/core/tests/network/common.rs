@@ -1,4 +1,4 @@
-//! The two-line town and what is made of it.
+//! The shipped towns and what is made of them.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +18,16 @@ pub(crate) fn board() -> Board {
 
 pub(crate) fn town() -> ValidSitePlan {
     valid(&plan_text())
+}
+
+pub(crate) fn one_line_text() -> String {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../provisioning/plan/examples/one-line-town.toml");
+    std::fs::read_to_string(file).unwrap()
+}
+
+/// The closed path is a tunnel over the only line.
+pub(crate) fn one_line_town() -> ValidSitePlan {
+    valid(&one_line_text())
 }
 
 pub(crate) fn valid(text: &str) -> ValidSitePlan {

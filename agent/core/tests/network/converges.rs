@@ -3,13 +3,31 @@
 use std::collections::BTreeMap;
 
 use seimon_core::network_plan::{
-    Allocation, ChainState, Change, Discrepancy, NetworkPlan, Observed, TableState, diff, verify,
+    Allocation, ChainState, Change, Discrepancy, NetworkPlan, Observed, Peer, PeerState, TableState, Tunnel,
+    TunnelState, diff, verify,
 };
+use seimon_plan::WireguardKey;
 
 use crate::common;
 
+/// A tunnel that is as planned.
+fn met(tunnel: &Tunnel) -> TunnelState {
+    let peer = |peer: &Peer| PeerState {
+        endpoint: peer.endpoint,
+        allowed: peer.allowed.clone(),
+        keepalive: peer.keepalive,
+        ..PeerState::default()
+    };
+    TunnelState {
+        own: Some(tunnel.own.unwrap_or(WireguardKey([9; 32]))),
+        listen_port: tunnel.listen_port,
+        mark: Some(tunnel.mark),
+        peers: tunnel.peers.iter().map(|(key, intended)| (*key, peer(intended))).collect(),
+    }
+}
+
 /// What a kernel shows that agrees with the plan.
-fn in_force(net: &NetworkPlan) -> Observed {
+pub(crate) fn in_force(net: &NetworkPlan) -> Observed {
     let ruleset = &net.ruleset;
     let sets = ruleset.sets.iter().map(|(name, set)| (name.clone(), set.fingerprint()));
     let maps = ruleset.maps.iter().map(|(name, map)| (name.clone(), map.fingerprint()));
@@ -40,6 +58,7 @@ fn in_force(net: &NetworkPlan) -> Observed {
     Observed {
         interfaces: net.links.iter().map(|link| link.name.clone()).chain(ports).map(|n| (n, true)).collect(),
         links: net.links.clone(),
+        tunnels: net.tunnels.iter().map(|(name, tunnel)| (name.clone(), met(tunnel))).collect(),
         addresses: net.addresses.iter().cloned().collect(),
         routes: net.routes.iter().cloned().collect(),
         rules: net.rules.iter().cloned().collect(),

@@ -333,6 +333,9 @@ impl<'a> Machine<'a> {
         for rule in rules {
             let matches = &rule.matches;
             let hit = matches.iif.as_ref().is_none_or(|iif| iif.as_str() == packet.iif)
+                && matches
+                    .udp_source_port
+                    .is_none_or(|port| packet.protocol == 17 && packet.source_port == port)
                 && matches.from.is_none_or(|from| from.contains(&packet.source))
                 && matches.fwmark.is_none_or(|(value, mask)| packet.mark & mask == value);
             if !hit {

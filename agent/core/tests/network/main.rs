@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
+mod canary;
 mod common;
 mod converges;
 mod explains;
@@ -12,3 +13,4 @@ mod nft_accepts;
 mod oracle;
 mod scale;
 mod segmentation;
+mod tunnels;

@@ -135,7 +135,7 @@ impl Town<'_> {
             IpAddr::V4(to) => zone.ipv4.addr() == to,
             IpAddr::V6(to) => zone.ipv6.is_some_and(|net| net.addr() == to),
         };
-        let served = [(17, 53), (6, 53), (17, 123), (17, 67), (17, 547)];
+        let served = [(17, 53), (6, 53), (6, 80), (17, 123), (17, 67), (17, 547)];
         own && (served.contains(&(question.protocol, question.port)) || is_ping(question.protocol))
     }
 

@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::common::{Outcome, golden, outcome, seimonctl};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 27] = [
     "",
     "status",
     "plan",
@@ -23,6 +23,17 @@ const COMMANDS: [&str; 16] = [
     "migrate rollback",
     "migrate status",
     "events",
+    "acceptance",
+    "acceptance verify",
+    "sheet",
+    "line",
+    "line may-cancel",
+    "diagnostics",
+    "wireguard",
+    "wireguard rotate",
+    "wireguard switch",
+    "egress",
+    "egress letter",
     "completions",
 ];
 

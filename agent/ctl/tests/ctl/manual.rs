@@ -19,6 +19,10 @@ fn commands(command: &Command, before: &str) -> Vec<(String, Command)> {
     for inner in command.get_subcommands() {
         let name = format!("{before}{}", inner.get_name());
         if inner.has_subcommands() {
+            if inner.is_args_conflicts_with_subcommands_set() {
+                // It does something by itself, too.
+                found.push((name.clone(), inner.clone()));
+            }
             found.extend(commands(inner, &format!("{name} ")));
         } else {
             found.push((name, inner.clone()));

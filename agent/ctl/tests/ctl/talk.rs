@@ -84,6 +84,7 @@ fn status() -> Status {
                 loss: 0.0,
                 rtt_ms: Some(12.34),
                 egress: vec!["198.51.100.7".parse().expect("an address")],
+                tunnel: None,
             },
             PathStatus {
                 path: path("direct"),
@@ -91,6 +92,7 @@ fn status() -> Status {
                 loss: 1.0,
                 rtt_ms: None,
                 egress: Vec::new(),
+                tunnel: None,
             },
         ],
         groups: vec![vetoed, moving, blocked],

@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use seimon_board::{InterfaceName, MacAddress};
 use seimon_core::network_plan::{
     Address, AffinityEntry, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, FlowKill, IpRule, Key,
-    KeyType, Link, LinkKind, Mark, Name, Observed, PathIndex, Route, RouteKind, TableState, Value, ValueType,
-    key_type_text,
+    KeyType, Link, LinkKind, Mark, Name, Observed, PathIndex, Route, RouteKind, TableState, Tunnel,
+    TunnelState, Value, ValueType, key_type_text,
 };
+use seimon_plan::WireguardKey;
 
 use crate::linux::affinity_set;
 
@@ -28,6 +29,8 @@ pub struct Kernel {
     /// Interfaces, and whether each is up.
     pub interfaces: BTreeMap<InterfaceName, bool>,
     pub links: BTreeMap<InterfaceName, Link>,
+    /// Tunnels that somebody answers for; take one out, and it is as if its process had ended.
+    pub tunnels: BTreeMap<InterfaceName, TunnelState>,
     pub addresses: BTreeSet<Address>,
     pub routes: BTreeSet<Route>,
     pub rules: BTreeSet<IpRule>,
@@ -117,6 +120,14 @@ impl Kernel {
             Change::Kill(which) => self.flows.retain(|flow| !matches(which, flow)),
             Change::LinkUp(link) => self.link_up(link)?,
             Change::LinkRemove(name) => self.link_remove(name),
+            Change::TunnelSet { interface, tunnel } => self.tunnel_set(interface, tunnel)?,
+            Change::TunnelEndpoint { interface, peer, endpoint } => {
+                self.need(interface)?;
+                let tunnel = self.tunnels.get_mut(interface);
+                if let Some(peer) = tunnel.and_then(|tunnel| tunnel.peers.get_mut(peer)) {
+                    peer.endpoint = Some(*endpoint);
+                }
+            }
             Change::AddressAdd(address) => {
                 self.need(&address.interface)?;
                 self.addresses.insert(address.clone());
@@ -202,14 +213,39 @@ impl Kernel {
                     self.interfaces.insert(far.clone(), false);
                 }
             }
+            LinkKind::Tunnel => {
+                self.links.insert(link.name.clone(), link.clone());
+                self.tunnels.entry(link.name.clone()).or_default();
+            }
         }
         self.interfaces.insert(link.name.clone(), true);
+        Ok(())
+    }
+
+    /// Sessions of peers that stay go on. There is no private key to be read: its public half is the one that was asked for.
+    fn tunnel_set(&mut self, interface: &InterfaceName, tunnel: &Tunnel) -> Result<(), ApplyError> {
+        self.need(interface)?;
+        let state = self
+            .tunnels
+            .get_mut(interface)
+            .ok_or_else(|| refused(format!("configure tunnel {interface}"), io::ErrorKind::NotFound))?;
+        state.own = Some(tunnel.own.unwrap_or(WireguardKey([1; 32])));
+        state.listen_port = tunnel.listen_port;
+        state.mark = Some(tunnel.mark);
+        state.peers.retain(|key, _| tunnel.peers.contains_key(key));
+        for (key, peer) in &tunnel.peers {
+            let seen = state.peers.entry(*key).or_default();
+            seen.allowed.clone_from(&peer.allowed);
+            seen.keepalive = peer.keepalive;
+            seen.endpoint = peer.endpoint.or(seen.endpoint);
+        }
         Ok(())
     }
 
     /// As the kernel does, with everything that depends on it.
     fn link_remove(&mut self, name: &InterfaceName) {
         let Some(link) = self.links.remove(name) else { return };
+        self.tunnels.remove(name);
         let mut gone = vec![link.name];
         if let LinkKind::Probe { far, .. } = link.kind {
             gone.push(far);
@@ -225,11 +261,12 @@ impl Kernel {
     }
 
     fn observe(&self, sysctls: &[String]) -> Observed {
-        let Self { interfaces, links, addresses, routes, rules, .. } = self;
+        let Self { interfaces, links, tunnels, addresses, routes, rules, .. } = self;
         let wanted = sysctls.iter().filter_map(|path| Some((path.clone(), self.sysctls.get(path)?.clone())));
         Observed {
             interfaces: interfaces.clone(),
             links: links.values().cloned().collect(),
+            tunnels: tunnels.clone(),
             addresses: addresses.clone(),
             routes: routes.clone(),
             rules: rules.clone(),

@@ -1,4 +1,4 @@
-//! Bridges, veth pairs, uplinks.
+//! Bridges, veth pairs, tunnels, uplinks.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -60,6 +60,15 @@ impl SeenLink {
         })
     }
 
+    pub(crate) const fn is_ours(&self) -> bool {
+        self.ours
+    }
+
+    /// Carried by the kernel itself.
+    pub(crate) fn is_wireguard(&self) -> bool {
+        self.kind == "wireguard"
+    }
+
     /// The far end's name and address, which the alias of a near end of ours tells even when the far end is in
     /// another namespace.
     fn far_end(&self) -> Option<(InterfaceName, MacAddress)> {
@@ -94,7 +103,7 @@ impl Links {
         self.0.values()
     }
 
-    /// Bridges and near ends of ours. Members are in order of name, without near ends; a near end that is in no
+    /// Bridges, near ends and tunnels of ours. Members are in order of name, without near ends; a near end that is in no
     /// bridge is left out.
     pub(crate) fn ours(&self) -> Vec<Link> {
         let of = |link: &SeenLink| {
@@ -108,6 +117,8 @@ impl Links {
                     .collect();
                 members.sort();
                 LinkKind::Bridge { members }
+            } else if link.ours && (link.kind == "tun" || link.is_wireguard()) {
+                LinkKind::Tunnel
             } else {
                 return None;
             };
@@ -135,7 +146,8 @@ impl Router {
     pub(crate) fn link_up(&mut self, link: &Link) -> Result<(), ApplyError> {
         let Link { name, kind, mtu } = link;
         match kind {
-            LinkKind::Uplink => {}
+            // A tunnel is made by whoever carries it.
+            LinkKind::Uplink | LinkKind::Tunnel => {}
             LinkKind::Bridge { members } => self.bridge(name, members)?,
             LinkKind::Probe { bridge, far, far_mac } => self.probe(name, bridge, far, *far_mac)?,
         }
@@ -257,7 +269,29 @@ impl Router {
         self.set_master(seen, Some(bridge))
     }
 
-    /// Removes a bridge or veth pair of ours. Other links are left as they are: they are the board's.
+    /// Makes a WireGuard interface of ours; `false` where the kernel has no such thing.
+    pub(crate) fn make_wireguard(&mut self, name: &InterfaceName) -> Result<bool, ApplyError> {
+        let attributes = vec![
+            LinkAttribute::IfName(name.to_string()),
+            LinkAttribute::Group(u32::from(OURS)),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]),
+        ];
+        match self.ask(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &change_of(0, attributes)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => Ok(false),
+            Err(error) => Err(failed(format!("make tunnel {name}"), error)),
+        }
+    }
+
+    /// Marks an interface that we made in another way as ours.
+    pub(crate) fn take_over(&mut self, name: &InterfaceName) -> Result<(), ApplyError> {
+        let index = self.links()?.index(name)?;
+        let attributes = vec![LinkAttribute::Group(u32::from(OURS))];
+        self.ask(RTM_NEWLINK, 0, &change_of(index, attributes))
+            .map_err(|error| failed(format!("mark {name} as ours"), error))
+    }
+
+    /// Removes a bridge, veth pair or tunnel of ours. Other links are left as they are: they are the board's.
     pub(crate) fn remove_link(&mut self, name: &InterfaceName) -> Result<(), ApplyError> {
         let links = self.links()?;
         match links.by_name(name) {

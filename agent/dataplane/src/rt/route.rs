@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::rule::{self, RuleAttribute, RuleMessage};
+use netlink_packet_route::rule::{self, RuleAttribute, RuleMessage, RulePortRange};
+use netlink_packet_route::{AddressFamily, IpProtocol};
 use rustix::io::Errno;
 use seimon_board::InterfaceName;
 use seimon_core::network_plan::{
@@ -39,6 +39,9 @@ const FRA_FWMARK: u16 = 10;
 const FRA_TABLE: u16 = 15;
 const FRA_FWMASK: u16 = 16;
 const FRA_PROTOCOL: u16 = 21;
+const FRA_IP_PROTO: u16 = 22;
+const FRA_SPORT_RANGE: u16 = 23;
+const IPPROTO_UDP: u8 = 17;
 const FR_ACT_TO_TBL: u8 = 1;
 const FR_ACT_BLACKHOLE: u8 = 6;
 const FR_ACT_PROHIBIT: u8 = 8;
@@ -179,7 +182,8 @@ fn read_route(payload: &[u8], links: &Links) -> Option<Route> {
 }
 
 fn rule_message(rule: &IpRule) -> RuleMessage {
-    let IpRule { family, priority, matches: RuleMatch { iif, from, fwmark }, action } = rule;
+    let IpRule { family, priority, matches, action } = rule;
+    let RuleMatch { iif, from, udp_source_port, fwmark } = matches;
     let mut message = RuleMessage::default();
     message.header.family = match family {
         Family::Ipv4 => AddressFamily::Inet,
@@ -191,6 +195,10 @@ fn rule_message(rule: &IpRule) -> RuleMessage {
     if let Some(from) = from {
         message.header.src_len = from.prefix_len();
         message.attributes.push(RuleAttribute::Source(from.trunc().addr()));
+    }
+    if let Some(port) = *udp_source_port {
+        message.attributes.push(RuleAttribute::IpProtocol(IpProtocol::Udp));
+        message.attributes.push(RuleAttribute::SourcePortRange(RulePortRange { start: port, end: port }));
     }
     if let Some((mark, mask)) = fwmark {
         message.attributes.push(RuleAttribute::FwMark(*mark));
@@ -226,6 +234,9 @@ fn read_rule(payload: &[u8]) -> Option<IpRule> {
         matches: RuleMatch {
             iif: iif.and_then(|iif| InterfaceName::new(iif).ok()),
             from,
+            udp_source_port: attributes
+                .find(FRA_SPORT_RANGE)
+                .and_then(|range| one_udp_port(attributes, range)),
             // The kernel leaves a mark of 0 out; a mask of 0 means that no mark is asked for.
             fwmark: number(FRA_FWMASK)
                 .filter(|mask| *mask != 0)
@@ -238,4 +249,11 @@ fn read_rule(payload: &[u8]) -> Option<IpRule> {
             _ => return None,
         },
     })
+}
+
+/// The port of a range of one, where the rule is about UDP.
+fn one_udp_port(attributes: Attributes<'_>, range: Attribute<'_>) -> Option<u16> {
+    (attributes.find(FRA_IP_PROTO).and_then(Attribute::u8) == Some(IPPROTO_UDP)).then_some(())?;
+    let [a, b, c, d] = <[u8; 4]>::try_from(range.value).ok()?;
+    (u16::from_ne_bytes([a, b]) == u16::from_ne_bytes([c, d])).then_some(u16::from_ne_bytes([a, b]))
 }

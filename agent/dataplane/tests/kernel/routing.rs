@@ -175,7 +175,12 @@ fn routes_and_rules_read_back_as_written_and_others_stay() -> Result<()> {
         let blocked = RuleMatch { iif: Some(interface("z-affairs")), ..mark(0, 0xff) };
         let from = RuleMatch { from: Some("100.127.255.1/32".parse()?), ..RuleMatch::default() };
         let from6 = RuleMatch { from: Some("fd00::1/128".parse()?), ..RuleMatch::default() };
+        let tunnel =
+            RuleMatch { iif: Some(interface("lo")), udp_source_port: Some(51820), ..RuleMatch::default() };
         let rules = [
+            rule(Family::Ipv4, 140, tunnel.clone(), RuleAction::Table(0x5e01)),
+            rule(Family::Ipv6, 140, tunnel.clone(), RuleAction::Table(0x5e01)),
+            rule(Family::Ipv4, 900, tunnel, RuleAction::Prohibit),
             rule(Family::Ipv4, 100, RuleMatch::default(), RuleAction::Table(0x5e00)),
             rule(Family::Ipv6, 100, RuleMatch::default(), RuleAction::Table(0x5e00)),
             rule(Family::Ipv4, 150, from, RuleAction::Table(0x5e01)),

@@ -62,12 +62,13 @@ fn reached(interface: &str) -> Result<BTreeSet<String>> {
 }
 
 #[test]
-fn zones_reach_only_names_leases_time_and_ping_of_the_gateway_and_lines_only_ping() -> Result<()> {
+fn zones_reach_only_names_leases_time_ping_and_the_status_page_of_the_gateway_and_lines_only_ping()
+-> Result<()> {
     in_namespaces(|| {
         let world = World::raise(schools::two_line_town()?)?;
         sh("gw", &format!("nft '{REACHED}'"))?;
         let expected: BTreeSet<String> =
-            ["tcp/53", "udp/53", "udp/67", "udp/123", "udp/547"].map(str::to_owned).into();
+            ["tcp/53", "tcp/80", "udp/53", "udp/67", "udp/123", "udp/547"].map(str::to_owned).into();
         for (node, interface, to) in [
             ("affairs", "z-affairs", "10.20.1.1"),
             ("learning", "z-learning", "fd20:0:0:2::1"),

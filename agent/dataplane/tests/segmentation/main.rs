@@ -8,6 +8,7 @@
 //! Whoever is reached answers with its name and the source that it saw; every node's kernel notes what arrives. Each test
 //! runs in private namespaces of its own, in a process of its own; where that is not permitted it says `skipped`.
 
+mod canary;
 mod edges;
 mod gateway;
 mod matrix;

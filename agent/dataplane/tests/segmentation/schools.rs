@@ -20,6 +20,15 @@ pub(crate) fn two_line_town() -> Result<ValidSitePlan> {
     valid(&narrow_town())
 }
 
+/// The town whose affairs may try a new path in part; the room `office` is 10.20.1.101.
+pub(crate) fn town_with_canary(who: &str) -> Result<ValidSitePlan> {
+    let paths = "group = \"affairs\"\npaths = [\"closed\", \"direct\"]";
+    let room =
+        "[migration.rooms.office]\nzone = \"affairs\"\nprefixes = [\"10.20.1.101/32\"]\n[migration.times]";
+    let text = narrow_town().replacen(paths, &format!("{paths}\ncanary = {{ {who}, time = \"1h\" }}"), 1);
+    valid(&text.replacen("[migration.times]", room, 1))
+}
+
 /// The same town with six zones, all with IPv6. The hub belongs to affairs and management; every other zone is closed to it.
 pub(crate) fn six_zones() -> Result<ValidSitePlan> {
     let mut plan: toml::Table = narrow_town().parse().context("the example")?;

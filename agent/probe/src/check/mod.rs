@@ -64,6 +64,75 @@ async fn stages(source: &Source, job: &CheckJob, trust: &Trust, deadline: Instan
     Ok(())
 }
 
+/// Whether `server` answers for `name`, asked from the host as its users ask.
+pub(crate) async fn name(
+    source: &Source,
+    server: std::net::IpAddr,
+    name: &str,
+    limit: Duration,
+) -> CheckOutcome {
+    let started = Instant::now();
+    let family = std::net::SocketAddr::new(server, 443);
+    match dns::resolve(source, &[server], name, family, started + limit).await {
+        Ok(()) => CheckOutcome::Good { total_us: micros(started.elapsed()) },
+        Err(error) => {
+            let Failure { stage, reason } = Failure::new(Stage::Dns, error);
+            CheckOutcome::Failed { stage, reason }
+        }
+    }
+}
+
+/// Bytes of the body that came within `most` from the body's first, and the time that they took. What comes is thrown away.
+pub(crate) async fn load(
+    source: &Source,
+    job: &CheckJob,
+    trust: &Trust,
+    limit: Duration,
+    most: Duration,
+) -> Result<(u64, Duration), CheckOutcome> {
+    let failed = |Failure { stage, reason }| CheckOutcome::Failed { stage, reason };
+    loaded(source, job, trust, Instant::now() + limit, most).await.map_err(failed)
+}
+
+async fn loaded(
+    source: &Source,
+    job: &CheckJob,
+    trust: &Trust,
+    deadline: Instant,
+    most: Duration,
+) -> Result<(u64, Duration), Failure> {
+    let request = http::request(&job.name, job.connect.port(), &job.http_path)
+        .map_err(|error| Failure::new(Stage::Http, error))?;
+    let stream = before(Stage::Tcp, deadline, source.tcp(job.connect)).await?;
+    let connector =
+        trust.connector(job.ca_pem.as_deref()).map_err(|error| Failure::new(Stage::Tls, error))?;
+    let name = tls::server_name(&job.name).map_err(|error| Failure::new(Stage::Tls, error))?;
+    let mut stream = before(Stage::Tls, deadline, connector.connect(name, stream)).await?;
+    before(Stage::Http, deadline, async {
+        stream.write_all(&request).await?;
+        stream.flush().await
+    })
+    .await?;
+    let mut chunk = vec![0; 64 << 10];
+    // The head and the beginning of the body: from here on it is the line that is measured.
+    let first = before(Stage::Http, deadline, stream.read(&mut chunk)).await?;
+    if !chunk[..first].starts_with(b"HTTP/1.1 200") {
+        return Err(Failure::new(Stage::Http, "there is no such file"));
+    }
+    let (begun, mut bytes) = (Instant::now(), 0u64);
+    let end = (begun + most).min(deadline);
+    while let Ok(Ok(length)) = timeout_at(end, stream.read(&mut chunk)).await
+        && length > 0
+    {
+        bytes += length as u64;
+    }
+    Ok((bytes, begun.elapsed()))
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 async fn before<T>(
     stage: Stage,
     deadline: Instant,

@@ -221,6 +221,8 @@ fn checks_that_hang_do_not_hold_up_echoes_and_each_job_is_answered_once() -> Res
             target: echo_address,
             every_ms: 60_000,
             timeout_ms: 3_000,
+            length: 32,
+            silence: Some(5),
         };
         let in_ipv6 = EchoWatch { watch: 1_001, target: "[::1]:7".parse()?, ..echo.clone() };
         let nowhere = EchoWatch { watch: 1_002, path: PathId::new("unknown")?, ..echo.clone() };

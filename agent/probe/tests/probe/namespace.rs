@@ -109,6 +109,8 @@ fn watch(number: u64, host: &Host, target: &str) -> Result<EchoWatch> {
         target: target.parse()?,
         every_ms: 60_000,
         timeout_ms: 3_000,
+        length: 32,
+        silence: None,
     })
 }
 
@@ -149,13 +151,19 @@ fn gateway(hosts: &[Host]) -> Result<Namespace> {
 fn echo_service(gateway: &Namespace, address: &'static str) -> Result<()> {
     let socket = gateway.inside(move || Ok(UdpSocket::bind(address)?))?;
     thread::spawn(move || {
-        let mut packet = [0; 64];
+        let mut packet = [0; 2048];
         while let Ok((length, from)) = socket.recv_from(&mut packet) {
             if let Some(nonce) = seimon_ipc::echo::parse_request(&packet[..length]) {
                 let _ = socket.send_to(b"nonsense", from);
                 let somebody = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
                 let _ = socket.send_to(&seimon_ipc::echo::answer(nonce ^ 1, somebody), from);
-                let _ = socket.send_to(&seimon_ipc::echo::answer(nonce, from), from);
+                if let Some(answer) = seimon_ipc::echo::answer_to(&packet[..length], from) {
+                    // Where it was long, a short answer does not count.
+                    if length > 32 {
+                        let _ = socket.send_to(&seimon_ipc::echo::answer(nonce, somebody), from);
+                    }
+                    let _ = socket.send_to(&answer, from);
+                }
             }
         }
     });
@@ -187,6 +195,17 @@ fn answers_from_its_own_address(unprivileged: bool) -> Result<()> {
                 other => anyhow::bail!("{target}: {other:?}"),
             }
         }
+    }
+
+    // As long as packets may be, there and back.
+    for (target, length) in [("203.0.113.9:7007", 1_472), ("[2001:db8::9]:7007", 1_452)] {
+        job += 1;
+        let long = EchoWatch { length, ..watch(job, &hosts[0], target)? };
+        let seen = match probe.first_echo(long)? {
+            EchoOutcome::Answered { seen, .. } => seen.ip(),
+            other => anyhow::bail!("{target} with {length} bytes: {other:?}"),
+        };
+        assert_ne!(seen, std::net::IpAddr::from([192, 0, 2, 1]), "a short answer counts for nothing");
     }
 
     // Every host has its own MAC on the wire, also where the bridge is shared.

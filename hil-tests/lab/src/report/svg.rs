@@ -86,6 +86,7 @@ fn state_colour(state: &str) -> &'static str {
     match state {
         "Steady" => "#dafbe1",
         "Qualifying" => "#ddf4ff",
+        "Canary" => "#eaf5d0",
         "CuttingOver" => "#fff8c5",
         "Soaking" => "#fbefff",
         "RollingBack" => "#ffebe9",

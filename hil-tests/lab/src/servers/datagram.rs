@@ -124,14 +124,14 @@ pub(crate) async fn serve_dns(address: SocketAddr, view: Arc<View>) -> Result<()
 pub(crate) async fn serve_echo(address: SocketAddr, silent: Arc<AtomicBool>) -> Result<()> {
     let socket = UdpSocket::bind(address).await.with_context(|| format!("cannot listen at {address}"))?;
     tokio::spawn(async move {
-        let mut room = [0; 256];
+        let mut room = [0; 2048];
         loop {
             let Ok((count, peer)) = socket.recv_from(&mut room).await else { continue };
             if silent.load(Ordering::Relaxed) {
                 continue;
             }
-            if let Some(nonce) = seimon_ipc::echo::parse_request(&room[..count]) {
-                let _ = socket.send_to(&seimon_ipc::echo::answer(nonce, peer), peer).await;
+            if let Some(answer) = seimon_ipc::echo::answer_to(&room[..count], peer) {
+                let _ = socket.send_to(&answer, peer).await;
             }
         }
     });

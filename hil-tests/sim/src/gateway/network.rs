@@ -5,16 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use seimon_core::migration::ZoneGroup;
 use seimon_core::network_plan::{
-    AffinityEntry, Change, ChangeSet, Dataplane as _, Element, Generation, NetworkPlan, PathChoice, PathIndex,
-    ZoneGroupIndex, current_element, diff, real_elements, twin_element, verify,
+    AffinityEntry, Change, ChangeSet, Dataplane as _, Element, Generation, NetworkPlan, PathChoice,
+    PathIndex, ZoneGroupIndex, current_element, diff, real_elements, twin_element, verify,
 };
 use seimon_plan::{PathId, ZoneId};
 
-use crate::ground::{Ground, Mutation, Stop};
+use crate::ground::{Ground, Mutation};
 use crate::town::Choices;
 
-const ASK_AGAIN: u64 = 20_000;
-const RETRY: u64 = 2_000;
 const LEARNT: [&str; 3] = ["real4", "real6", "twin6"];
 
 #[derive(Debug, Default)]
@@ -23,7 +21,6 @@ pub(super) struct Network {
     compiled: Option<NetworkPlan>,
     verified: Option<NetworkPlan>,
     bindings: BTreeMap<(ZoneId, String, PathId), Ipv4Addr>,
-    lookups: Vec<(u64, (ZoneId, String, PathId))>,
     /// As last seen, to be put back if the table is lost.
     affinity: Vec<AffinityEntry>,
 }
@@ -87,8 +84,7 @@ impl Network {
         if let Some(compiled) = &mut compiled {
             maim(ground.mutation, compiled);
         }
-        let lookups = ground.town.names().into_iter().map(|name| (ground.now, name)).collect();
-        let mut network = Self { choices, compiled, lookups, ..Self::default() };
+        let mut network = Self { choices, compiled, ..Self::default() };
         network.adopt(ground);
         network
     }
@@ -98,8 +94,7 @@ impl Network {
         let Ok(observed) = ground.kernel.observe(&[]) else { return };
         let (Some(table), Some(compiled)) = (observed.table, &mut self.compiled) else { return };
         for name in LEARNT {
-            let (Some(map), Some(elements)) =
-                (compiled.ruleset.maps.get_mut(name), table.elements.get(name))
+            let (Some(map), Some(elements)) = (compiled.ruleset.maps.get_mut(name), table.elements.get(name))
             else {
                 continue;
             };
@@ -121,7 +116,8 @@ impl Network {
         if changes.changes.is_empty() && self.verified.is_some() {
             return true;
         }
-        let whole = |change: &Change| matches!(change, Change::Nft { script } if script.contains("delete table"));
+        let whole =
+            |change: &Change| matches!(change, Change::Nft { script } if script.contains("delete table"));
         let affinity_gone = observed.table.is_none() || changes.changes.iter().any(whole);
         if ground.kernel.apply(&changes).is_err() {
             return false;
@@ -186,8 +182,7 @@ impl Network {
         ground: &mut Ground<'_, '_>,
     ) -> bool {
         let choice = PathChoice::On(path);
-        let element =
-            current_element(&ground.town.allocation, &zone_group.zone, &zone_group.group, &choice);
+        let element = current_element(&ground.town.allocation, &zone_group.zone, &zone_group.group, &choice);
         let Some(element) = element else { return false };
         if !self.replace(vec![element], ground) {
             return false;
@@ -196,43 +191,52 @@ impl Network {
         true
     }
 
-    /// Asks the paths' resolvers what is due, and puts what they say into the kernel.
-    pub(super) fn look_up_names(&mut self, ground: &mut Ground<'_, '_>) -> Result<(), Stop> {
-        for at in 0..self.lookups.len() {
-            let (due, (zone, name, path)) = self.lookups[at].clone();
-            if due > ground.now {
-                continue;
-            }
-            let answer = ground.world.resolve(&name, &path);
-            let done = match answer {
-                Ok(Some(real)) => self.bind(&zone, &name, &path, real, ground),
-                // A name that is gone stays where it was: its last address is better than none.
-                Ok(None) | Err(()) => false,
-            };
-            self.lookups[at].0 = ground.now + if done { ASK_AGAIN } else { RETRY };
-        }
-        Ok(())
-    }
-
-    fn bind(
+    /// In force in the kernel where this is true. `None`: there is no such address.
+    pub(super) fn bind(
         &mut self,
         zone: &ZoneId,
         name: &str,
         path: &PathId,
-        real: Ipv4Addr,
+        real: Option<Ipv4Addr>,
         ground: &mut Ground<'_, '_>,
     ) -> bool {
         let key = (zone.clone(), name.to_owned(), path.clone());
         let allocation = &ground.town.allocation;
-        let elements: Vec<Element> = real_elements(allocation, zone, name, path, Some(real), None)
-            .into_iter()
-            .chain(twin_element(allocation, zone, name))
-            .collect();
-        let done = self.replace(elements, ground);
+        let done = match real {
+            Some(real) => {
+                let elements = real_elements(allocation, zone, name, path, Some(real), None);
+                self.replace(
+                    elements.into_iter().chain(twin_element(allocation, zone, name)).collect(),
+                    ground,
+                )
+            }
+            None => {
+                let old = self.bindings.get(&key).copied();
+                self.take_out(real_elements(allocation, zone, name, path, old, None), ground)
+            }
+        };
         if done {
-            self.bindings.insert(key, real);
+            match real {
+                Some(real) => self.bindings.insert(key, real),
+                None => self.bindings.remove(&key),
+            };
         }
         done
+    }
+
+    fn take_out(&mut self, elements: Vec<Element>, ground: &mut Ground<'_, '_>) -> bool {
+        let remove: Vec<Element> = elements.iter().filter_map(|element| self.existing(element)).collect();
+        if remove.is_empty() {
+            return true;
+        }
+        let change = Change::Elements { remove: remove.clone(), add: Vec::new() };
+        if ground.kernel.apply(&ChangeSet { changes: vec![change] }).is_err() {
+            return false;
+        }
+        for element in remove {
+            self.note(&Element { value: None, ..element });
+        }
+        true
     }
 
     /// Where the kernel sends flows of the name on the path.

@@ -86,22 +86,24 @@ impl Store {
     }
 }
 
-/// The path that the newest surviving record of the group gives to new flows, read without the migration's own types.
-pub(crate) fn current_on(disk: Disk, zone: &str, group: &str) -> Option<String> {
-    let records = Journal::salvage_on(disk, "sim").ok()?.records;
-    let texts = records.iter().rev().filter_map(|r| serde_json::from_slice::<serde_json::Value>(&r.payload).ok());
+/// The paths that the newest surviving record of the group allows new flows, read without the migration's own types. Two
+/// while a change is being made: it may or may not have been.
+pub(crate) fn current_on(disk: Disk, zone: &str, group: &str) -> Vec<String> {
+    let Ok(opened) = Journal::salvage_on(disk, "sim") else { return Vec::new() };
+    let records = opened.records.iter().rev();
+    let mut texts = records.filter_map(|r| serde_json::from_slice::<serde_json::Value>(&r.payload).ok());
     let is_ours = |record: &serde_json::Value| {
         record["record"] == "checkpoint"
             && record["zone_group"]["zone"] == zone
             && record["zone_group"]["group"] == group
     };
-    let record = texts.into_iter().find(is_ours)?;
+    let Some(record) = texts.find(is_ours) else { return Vec::new() };
     let state = &record["state"];
-    // At rest `path`; before the cut-over `from`; after it `to`.
-    let key = match state["state"].as_str()? {
-        "steady" | "blocked" => "path",
-        "qualifying" | "canary" => "from",
-        _ => "to",
+    let keys: &[&str] = match state["state"].as_str().unwrap_or_default() {
+        "steady" | "blocked" => &["path"],
+        "qualifying" | "canary" => &["from"],
+        "cutting_over" => &["from", "to"],
+        _ => &["to"],
     };
-    state[key].as_str().map(str::to_owned)
+    keys.iter().filter_map(|key| state[*key].as_str().map(str::to_owned)).collect()
 }

@@ -27,7 +27,9 @@ mod tests {
     fn the_weekend_nights_are_open_and_march_is_not() {
         let saturday_20 = crate::schedule::OPEN;
         let hour = 3_600_000;
-        for (hours, open) in [(0, true), (-2, true), (-3, false), (9, true), (10, false), (22, true), (34, false)] {
+        for (hours, open) in
+            [(0, true), (-2, true), (-3, false), (9, true), (10, false), (22, true), (34, false)]
+        {
             assert_eq!(is_open(saturday_20 + hours * hour), open, "{hours}");
         }
         assert!(!is_open(saturday_20 + 4 * 24 * hour), "a Wednesday");

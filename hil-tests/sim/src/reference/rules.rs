@@ -28,7 +28,10 @@ pub struct Rules {
 pub enum Target {
     Zone(String),
     /// The address given to this zone for this name.
-    Name { zone: String, name: String },
+    Name {
+        zone: String,
+        name: String,
+    },
     Hub,
     Internet,
 }

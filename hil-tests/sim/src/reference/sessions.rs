@@ -30,12 +30,8 @@ impl Reference {
         self.tally.requests += 1;
         let Some(before) = self.sessions.get(&id).cloned() else {
             self.tally.sessions += 1;
-            let session = Session {
-                zone: zone.to_owned(),
-                group: group.to_owned(),
-                path: path.to_owned(),
-                last: now,
-            };
+            let session =
+                Session { zone: zone.to_owned(), group: group.to_owned(), path: path.to_owned(), last: now };
             self.sessions.insert(id, session);
             return;
         };
@@ -69,7 +65,11 @@ impl Reference {
         }
         let key = (session.zone.clone(), session.group.clone());
         let left = self.groups.get(&key).and_then(|group| group.left.get(&session.path));
-        if left.is_some_and(|left| now.saturating_sub(*left) + 1_000 >= self.drain_ms) {
+        // What was decided may have been carried out late.
+        let late = left
+            .zip(self.hindered_until)
+            .map_or(0, |(left, until)| if left.saturating_sub(until) <= 10_000 { 25_000 } else { 0 });
+        if left.is_some_and(|left| now.saturating_sub(*left) + 1_000 + late >= self.drain_ms) {
             return Some(Split::Deadline);
         }
         (since >= self.idle_ms).then_some(Split::Quiet)

@@ -83,6 +83,8 @@ identifiers! {
     /// Services that one log-in spans and that move together. `internet` is reserved: what an open zone reaches
     /// besides named services.
     GroupId
+    /// A part of a zone whose clients may try a new path first.
+    RoomId
 }
 
 /// The group that stands for everything an open zone reaches besides the services that the plan names.

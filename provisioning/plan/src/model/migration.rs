@@ -1,11 +1,13 @@
 //! How services move from path to path: the order of paths, times, thresholds, and when.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GroupId, PathId, PlanDuration, ZoneId};
+use super::{GroupId, PathId, PlanDuration, Prefix, RoomId, ZoneId};
 
 /// How services move from path to path.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,6 +15,9 @@ use super::{GroupId, PathId, PlanDuration, ZoneId};
 pub struct Migration {
     /// One entry for each zone and group that leaves the school.
     pub routes: Vec<MigrationRoute>,
+    /// Rooms whose clients may try a new path before everybody else does.
+    #[serde(default)]
+    pub rooms: BTreeMap<RoomId, Room>,
     #[serde(default)]
     pub times: Times,
     #[serde(default)]
@@ -34,6 +39,34 @@ pub struct MigrationRoute {
     pub group: GroupId,
     /// Paths this traffic may ever use. It starts on the first and is meant for the last.
     pub paths: Vec<PathId>,
+    /// Who tries a new path first. Absent: everybody moves at once.
+    #[serde(default)]
+    pub canary: Option<Canary>,
+}
+
+/// The few who try a new path before everybody else does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Canary {
+    /// These rooms' clients.
+    #[serde(default)]
+    pub rooms: Vec<RoomId>,
+    /// And so many in a hundred of the zone's clients, chosen by their hardware addresses: always the same ones.
+    #[serde(default)]
+    #[schemars(range(max = 99))]
+    pub share: u8,
+    /// For how long at least. Nobody of them seen on the new path: until there is somebody.
+    pub time: PlanDuration,
+}
+
+/// A part of a zone, by its clients' addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Room {
+    pub zone: ZoneId,
+    /// In the zone's prefixes. A client is known by the address that it uses first.
+    #[schemars(with = "Vec<Prefix>")]
+    pub prefixes: Vec<IpNet>,
 }
 
 /// How long the phases of a move last.

@@ -1,13 +1,12 @@
 //! Lines, the paths over them, and what is bound to one path: the town hall, the gateway's own traffic.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LineId, PathId, PlanDuration, Prefix, ZoneId};
+use super::{LineId, PathId, Prefix, Wireguard, ZoneId};
 
 /// A physical access: one port with fixed addresses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -56,50 +55,20 @@ pub struct Path {
     pub nat4: Nat4,
     /// DNS servers to ask over this path.
     pub resolvers: Vec<IpAddr>,
-}
-
-/// The school's end of a WireGuard tunnel and its peer, the municipality's hub.
-/// This version reads and checks it and does not bring the tunnel up yet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Wireguard {
-    /// The hub's outer address and UDP port: `198.51.100.20:51820` or `[2001:db8::20]:51820`.
-    #[schemars(with = "String", extend("format" = "endpoint"))]
-    pub endpoint: SocketAddr,
-    /// The hub's public key: 32 bytes in base64 (44 characters, ending in `=`).
-    #[schemars(extend("format" = "wireguard-key"))]
-    pub public_key: String,
-    /// File on the gateway with the school's private key. The key itself is never part of a plan.
-    pub private_key_file: String,
-    /// UDP port on which the school's end listens. Default 51820.
-    #[serde(default = "default_wireguard_port")]
-    #[schemars(range(min = 1))]
-    pub listen_port: u16,
-    /// The school's address in the tunnel, with prefix length.
-    #[schemars(with = "String", extend("format" = "ipv4-prefix"))]
-    pub ipv4: Ipv4Net,
-    /// Needed where the path's `ipv6` is `native` or `nat66`.
+    /// Whether strangers have the same egress address. Absent: they do on a line whose address is DS-Lite's.
     #[serde(default)]
-    #[schemars(with = "Option<String>", extend("format" = "ipv6-prefix"))]
-    pub ipv6: Option<Ipv6Net>,
-    /// Between keep-alive packets, so that routers in between keep the way open. Default 25 s.
-    #[serde(default = "default_keepalive")]
-    pub keepalive: PlanDuration,
-    /// Bytes inside the tunnel; at most the line's less 80. Default 1420.
-    #[serde(default = "default_wireguard_mtu")]
-    pub mtu: u16,
+    pub egress: Option<Egress>,
 }
 
-fn default_wireguard_port() -> u16 {
-    51820
-}
-
-fn default_keepalive() -> PlanDuration {
-    PlanDuration(Duration::from_secs(25))
-}
-
-fn default_wireguard_mtu() -> u16 {
-    1420
+/// Who else is seen under a path's egress address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Egress {
+    /// Nobody whom the municipality does not know.
+    Own,
+    /// Other customers of the provider (MAP-E, DS-Lite, carrier-grade NAT): a service that trusts by address would
+    /// trust them too.
+    Shared,
 }
 
 /// How packets of a path leave.

@@ -180,6 +180,90 @@ pub(super) fn listed_with_internet(context: &Context<'_>, report: &mut Report<'_
     }
 }
 
+/// A canary has somebody in it and not everybody, of the route's zone, and somewhere to try.
+pub(super) fn canary(context: &Context<'_>, report: &mut Report<'_>) {
+    let migration = &context.plan.migration;
+    for (i, route) in migration.routes.iter().enumerate() {
+        let Some(canary) = &route.canary else { continue };
+        let place = format!("migration.routes[{i}].canary");
+        if canary.share > 99 || (canary.share == 0 && canary.rooms.is_empty()) {
+            report.at(
+                &place,
+                text(
+                    format!(
+                        "a canary of {} % and {} rooms is nobody, or everybody",
+                        canary.share,
+                        canary.rooms.len()
+                    ),
+                    format!(
+                        "割合 {} %、部屋 {} か所では、対象が 0 人か全員になります",
+                        canary.share,
+                        canary.rooms.len()
+                    ),
+                ),
+                text(
+                    "write `share` = 1 to 99, or name `rooms`, or remove the canary",
+                    "`share` を 1〜99 で書くか、`rooms` に部屋を書くか、canary を削除してください",
+                ),
+            );
+        }
+        if route.paths.len() < 2 {
+            report.at(
+                &place,
+                text("the route has no second path to try", "route に試す先のパスがありません"),
+                text("add the path, or remove the canary", "パスを追加するか、canary を削除してください"),
+            );
+        }
+        for (j, id) in canary.rooms.iter().enumerate() {
+            if let Some(room) = migration.rooms.get(id).filter(|room| room.zone != route.zone) {
+                report.at(
+                    &format!("{place}.rooms[{j}]"),
+                    text(
+                        format!(
+                            "room `{id}` is in zone `{}`, the route is of zone `{}`",
+                            room.zone, route.zone
+                        ),
+                        format!(
+                            "部屋「{id}」はゾーン「{}」にあり、この route はゾーン「{}」のものです",
+                            room.zone, route.zone
+                        ),
+                    ),
+                    text("name a room of the route's zone", "route と同じゾーンの部屋を書いてください"),
+                );
+            }
+        }
+    }
+    for (id, room) in &migration.rooms {
+        let Some(zone) = context.plan.zones.get(&room.zone) else { continue };
+        let zone_nets = [Some(IpNet::V4(zone.ipv4.trunc())), zone.ipv6.map(|net| IpNet::V6(net.trunc()))];
+        if room.prefixes.is_empty() {
+            report.at(
+                &format!("migration.rooms.{id}"),
+                text(
+                    format!("room `{id}` has no prefix"),
+                    format!("部屋「{id}」にプレフィックスがありません"),
+                ),
+                text("write the addresses of its clients", "その部屋の端末のアドレス範囲を書いてください"),
+            );
+        }
+        for (j, net) in room.prefixes.iter().enumerate() {
+            if !zone_nets.iter().flatten().any(|zone| zone.contains(net)) {
+                report.at(
+                    &format!("migration.rooms.{id}.prefixes[{j}]"),
+                    text(
+                        format!("`{net}` is not in zone `{}`", room.zone),
+                        format!("「{net}」はゾーン「{}」の範囲にありません", room.zone),
+                    ),
+                    text(
+                        "write a part of the zone's own prefix",
+                        "ゾーンのアドレス範囲の一部を書いてください",
+                    ),
+                );
+            }
+        }
+    }
+}
+
 /// Thresholds that can be reached and mean something.
 pub(super) fn thresholds(context: &Context<'_>, report: &mut Report<'_>) {
     let t = &context.plan.migration.thresholds;
@@ -268,6 +352,11 @@ pub(super) fn times(context: &Context<'_>, report: &mut Report<'_>) {
         ("migration.times.drain".to_owned(), t.drain, 60 * day),
         ("migration.times.hold_down".to_owned(), t.hold_down, 7 * day),
     ];
+    for (i, route) in context.plan.migration.routes.iter().enumerate() {
+        if let Some(canary) = &route.canary {
+            entries.push((format!("migration.routes[{i}].canary.time"), canary.time, 60 * day));
+        }
+    }
     for (id, service) in &context.plan.services {
         entries.push((format!("services.{id}.session_idle"), service.session_idle, 7 * day));
     }

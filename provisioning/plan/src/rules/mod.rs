@@ -5,6 +5,7 @@ mod calendar;
 mod migration;
 mod others;
 mod paths;
+mod school;
 mod services;
 
 use std::collections::BTreeMap;
@@ -100,11 +101,13 @@ const RULES: &[Rule] = &[
     Rule { id: "plan/route-twice", check: migration::route_twice },
     Rule { id: "plan/open-without-internet", check: migration::open_without_internet },
     Rule { id: "plan/listed-with-internet", check: migration::listed_with_internet },
+    Rule { id: "plan/canary", check: migration::canary },
     Rule { id: "plan/threshold", check: migration::thresholds },
     Rule { id: "plan/times", check: migration::times },
     Rule { id: "plan/window", check: calendar::window },
     Rule { id: "plan/window-never", check: calendar::window_never },
     Rule { id: "plan/freeze", check: calendar::freeze },
+    Rule { id: "plan/school", check: school::school },
 ];
 
 /// Rules that are checked before a plan can be read at all.

@@ -98,6 +98,7 @@ pub(super) fn unknown_reference(context: &Context<'_>, report: &mut Report<'_>) 
     let lines: BTreeSet<&str> = plan.lines.keys().map(|id| id.as_str()).collect();
     let paths: BTreeSet<&str> = plan.paths.keys().map(|id| id.as_str()).collect();
     let zones: BTreeSet<&str> = plan.zones.keys().map(|id| id.as_str()).collect();
+    let rooms: BTreeSet<&str> = plan.migration.rooms.keys().map(|id| id.as_str()).collect();
     let services: BTreeSet<&str> = plan.services.keys().map(|id| id.as_str()).collect();
     let groups: BTreeSet<&str> =
         plan.services.values().map(|service| service.group.as_str()).chain([INTERNET_GROUP]).collect();
@@ -146,6 +147,12 @@ pub(super) fn unknown_reference(context: &Context<'_>, report: &mut Report<'_>) 
         for (j, id) in route.paths.iter().enumerate() {
             refer(format!("migration.routes[{i}].paths[{j}]"), path, id.as_str(), &paths);
         }
+        for (j, id) in route.canary.iter().flat_map(|canary| &canary.rooms).enumerate() {
+            refer(format!("migration.routes[{i}].canary.rooms[{j}]"), ("room", "部屋"), id.as_str(), &rooms);
+        }
+    }
+    for (id, room) in &plan.migration.rooms {
+        refer(format!("migration.rooms.{id}.zone"), zone, room.zone.as_str(), &zones);
     }
 }
 

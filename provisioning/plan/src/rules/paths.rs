@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::{Context, Report};
 use crate::error::text;
-use crate::model::{PathIpv6, PathKind};
+use crate::model::{Endpoint, PathIpv6, PathKind};
+use crate::valid::endpoint_resolvers;
 
 /// Words of the format that this version does not carry out.
 pub(super) fn not_supported(context: &Context<'_>, report: &mut Report<'_>) {
@@ -63,8 +64,12 @@ pub(super) fn ipv4(context: &Context<'_>, report: &mut Report<'_>) {
         let Some(line) = context.plan.lines.get(&path.line) else { continue };
         let lacking = match (path.kind, &path.wireguard) {
             (PathKind::Plain, _) if line.ipv4.is_none() && path.ipv6 == PathIpv6::None => "IPv4",
-            (PathKind::Wireguard, Some(tunnel)) if tunnel.endpoint.is_ipv4() && line.ipv4.is_none() => "IPv4",
-            (PathKind::Wireguard, Some(tunnel)) if tunnel.endpoint.is_ipv6() && line.ipv6.is_none() => "IPv6",
+            (PathKind::Wireguard, Some(tunnel)) => match tunnel.endpoint.address() {
+                Some(hub) if hub.is_ipv4() && line.ipv4.is_none() => "IPv4",
+                Some(hub) if hub.is_ipv6() && line.ipv6.is_none() => "IPv6",
+                None if line.ipv4.is_none() && line.ipv6.is_none() => "IPv4 or IPv6",
+                Some(_) | None => continue,
+            },
             (PathKind::Plain | PathKind::Wireguard, _) => continue,
         };
         report.at(
@@ -114,6 +119,20 @@ pub(super) fn wireguard(context: &Context<'_>, report: &mut Report<'_>) {
                             format!("パス「{other}」と「{id}」が同じ UDP ポート {} で待ち受けています", tunnel.listen_port),
                         ),
                         text("give one of them another `listen_port`", "どちらかの `listen_port` を変更してください"),
+                    );
+                }
+                if matches!(tunnel.endpoint, Endpoint::Name(..)) && endpoint_resolvers(context.plan, id).is_empty() {
+                    report.at(
+                        &format!("paths.{id}.wireguard.endpoint"),
+                        text(
+                            format!("nobody on line `{}` can be asked for the name `{}`", path.line, tunnel.endpoint),
+                            format!("回線「{}」に、名前「{}」を問い合わせる相手がありません", path.line, tunnel.endpoint),
+                        ),
+                        text(
+                            "write the address, or `resolvers` in this table: DNS servers that answer over the line \
+                             itself",
+                            "アドレスを書くか、このテーブルに `resolvers`（この回線で応答する DNS サーバー）を書いてください",
+                        ),
                     );
                 }
                 if tunnel.private_key_file.trim().is_empty() {

@@ -125,7 +125,7 @@ fn outer_command() -> Result<Command> {
         "private namespaces with nft and ip are not to be had here: {}",
         String::from_utf8_lossy(&tried.stderr).trim()
     );
-    for program in ["seimon-resolver", "seimon-probe"] {
+    for program in ["seimon-resolver", "seimon-probe", "seimon-page"] {
         let file = Path::new(env!("CARGO_BIN_EXE_seimon-agent")).with_file_name(program);
         ensure!(file.exists(), "{program} is not built: run `cargo build` for the whole workspace first");
     }

@@ -1,6 +1,7 @@
 //! The transitions. Each arm of `decide` is headed by where it may go.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use seimon_board::Instant;
 use seimon_plan::PathId;
@@ -12,8 +13,8 @@ use super::super::state::{BlockReason, Cause, DrainState, Manner, State, Timer};
 use super::super::veto::Veto;
 use super::super::view::View;
 use super::Machine;
-use super::plumbing::Act;
-use crate::health::{Liveness, Pace};
+use super::plumbing::{Act, Aim};
+use crate::health::{Ailment, Liveness, Pace};
 
 impl Machine {
     /// Decides until nothing more changes.
@@ -38,6 +39,7 @@ impl Machine {
             State::Qualifying { from, to, until, limit, good } => {
                 self.decide_qualifying(from, to, (until, limit), &good, view, now);
             }
+            State::Canary { from, to, until, .. } => self.decide_canary(from, to, until, view, now),
             State::CuttingOver { from, to } => self.decide_cutting_over(from, to, view, now),
             State::Soaking { from, to, soak, drain, drained } => {
                 self.decide_soaking(from, to, (soak, drain), drained, view, now);
@@ -53,10 +55,12 @@ impl Machine {
         self.config.mechanisms.rollback == Switch::On
     }
 
-    /// Clients may finish where they are if they are served there. Where the service itself does not answer there is nothing to
-    /// finish: whoever keeps trying would never be quiet, and would wait for the deadline.
+    /// Clients may finish where they are if they are served there. Where the service itself, or anything long, does not come
+    /// through there is nothing to finish: whoever keeps trying would never be quiet, and would wait for the deadline.
     fn manner_of_leaving(&self, cause: &Cause, now: Instant) -> Manner {
-        if matches!(cause, Cause::ServiceIll { .. }) {
+        let nothing_works =
+            matches!(cause, Cause::ServiceIll { .. } | Cause::BrownOut { ailment: Ailment::LargeStall, .. });
+        if nothing_works {
             Manner::Hard
         } else {
             Manner::Soft { drain: Timer::new(now, self.config.times.drain.0) }
@@ -97,7 +101,7 @@ impl Machine {
         }
     }
 
-    /// → CuttingOver, Steady(from), RollingBack (the current path died), Blocked.
+    /// → Canary or CuttingOver, Steady(from), RollingBack (the current path died), Blocked.
     fn decide_qualifying(
         &mut self,
         from: PathId,
@@ -116,20 +120,51 @@ impl Machine {
         if vetoes.iter().any(Veto::is_final) || (limit.expired(now) && !vetoes.is_empty()) {
             self.give_up(from, vetoes, view, now);
         } else if until.expired(now) && vetoes.is_empty() {
-            self.transition_to_cutting_over(from, to, view, now);
+            match self.config.canary.filter(|_| self.config.mechanisms.canary == Switch::On) {
+                Some(time) => self.transition_to_canary(from, to, time, view, now),
+                None => self.transition_to_cutting_over(from, to, Cause::Qualified, view, now),
+            }
+        }
+    }
+
+    /// → CuttingOver, RollingBack (back, or the current path died), Blocked. Hours and freezes only delay its end: what the
+    /// few clients do was permitted when it began.
+    fn decide_canary(&mut self, from: PathId, to: PathId, until: Timer, view: &View, now: Instant) {
+        if self.leaves_by_itself() && view.liveness(&from) == Liveness::Down {
+            self.flee(from, Some(&to), view, now);
+            return;
+        }
+        if self.candidate_failed(&from, &to, view, now) || self.blames(&to, view) {
+            return;
+        }
+        let aim = self.aim();
+        if self.kernel.in_force.as_ref() != Some(&aim) || self.pending.is_some() {
+            return;
+        }
+        let State::Canary { tried, .. } = &mut self.state else { return };
+        *tried = (*tried).max(view.clients(&to).unwrap_or(0));
+        let clients = *tried;
+        if clients == 0 || !until.expired(now) || !rules::all_well(&self.config, view, &to) {
+            return;
+        }
+        let vetoes =
+            rules::vetoes_with_hold(&self.config, view, &self.holds, (&from, &to), Phase::Start, now);
+        if vetoes.is_empty() {
+            let cause = Cause::CanaryWell { path: to.clone(), clients };
+            self.transition_to_cutting_over(from, to, cause, view, now);
         }
     }
 
     /// → Soaking, Steady(from) (the change was not asked for yet), RollingBack, Blocked.
     fn decide_cutting_over(&mut self, from: PathId, to: PathId, view: &View, now: Instant) {
-        if self.kernel.in_force.as_ref() == Some(&to) && self.pending.is_none() {
+        if self.kernel.in_force.as_ref() == Some(&Aim::all(&to)) && self.pending.is_none() {
             self.transition_to_soaking(from, to, view, now);
             return;
         }
         if view.liveness(&to) != Liveness::Down {
             return;
         }
-        if !self.kernel.was_asked_for(&to) {
+        if !self.kernel.reaches(&to) {
             let vetoes = vec![Veto::CandidateDown { path: to }];
             self.give_up(from, vetoes, view, now);
         } else if self.leaves_by_itself() {
@@ -148,29 +183,7 @@ impl Machine {
         view: &View,
         now: Instant,
     ) {
-        if self.leaves_by_itself() {
-            if view.liveness(&to) == Liveness::Down {
-                self.holds.fail(&to, self.config.times.hold_down.0, now);
-                self.flee(to, Some(&from), view, now);
-                return;
-            }
-            if rules::is_good(&self.config, view, &from)
-                && let Some(cause) = rules::soft_fault(&self.config, view, &to, &from)
-            {
-                self.holds.fail(&to, self.config.times.hold_down.0, now);
-                let manner = self.manner_of_leaving(&cause, now);
-                self.transition_to_rolling_back(to, from, cause, manner, view, now);
-                return;
-            }
-        }
-        let blamed = rules::blamed_service(&self.config, view, &to);
-        if blamed != self.blamed {
-            self.blamed.clone_from(&blamed);
-            if let Some(service) = blamed.clone() {
-                self.emit(Notice::ServiceBlamed { service });
-            }
-        }
-        if blamed.is_some() {
+        if self.candidate_failed(&from, &to, view, now) || self.blames(&to, view) {
             return;
         }
         if drained == DrainState::Underway && view.liveness(&from) == Liveness::Down {
@@ -186,7 +199,7 @@ impl Machine {
             return;
         }
         let everybody_moved = drained != DrainState::Underway || left == Some(0);
-        let in_force = self.kernel.in_force.as_ref() == Some(&to);
+        let in_force = self.kernel.in_force.as_ref() == Some(&Aim::all(&to));
         if soak.expired(now) && everybody_moved && in_force && rules::all_well(&self.config, view, &to) {
             self.home = to.clone();
             self.previous = Some(from);
@@ -208,7 +221,7 @@ impl Machine {
             self.flee(to, None, view, now);
             return;
         }
-        if self.kernel.in_force.as_ref() != Some(&to) || self.pending.is_some() {
+        if self.kernel.in_force.as_ref() != Some(&Aim::all(&to)) || self.pending.is_some() {
             return;
         }
         let cause = Cause::Left { path: leaving.clone() };
@@ -246,6 +259,39 @@ impl Machine {
         }
     }
 
+    /// Whether users of `to`, who came from `from`, would suffer by staying; then the way back has begun.
+    fn candidate_failed(&mut self, from: &PathId, to: &PathId, view: &View, now: Instant) -> bool {
+        if !self.leaves_by_itself() {
+            return false;
+        }
+        if view.liveness(to) == Liveness::Down {
+            self.holds.fail(to, self.config.times.hold_down.0, now);
+            self.flee(to.clone(), Some(from), view, now);
+            return true;
+        }
+        if rules::is_good(&self.config, view, from)
+            && let Some(cause) = rules::soft_fault(&self.config, view, to, from)
+        {
+            self.holds.fail(to, self.config.times.hold_down.0, now);
+            let manner = self.manner_of_leaving(&cause, now);
+            self.transition_to_rolling_back(to.clone(), from.clone(), cause, manner, view, now);
+            return true;
+        }
+        false
+    }
+
+    /// Whether a service is ill everywhere, which is no reason to go on nor to go back. Told once.
+    fn blames(&mut self, path: &PathId, view: &View) -> bool {
+        let blamed = rules::blamed_service(&self.config, view, path);
+        if blamed != self.blamed {
+            self.blamed.clone_from(&blamed);
+            if let Some(service) = blamed.clone() {
+                self.emit(Notice::ServiceBlamed { service });
+            }
+        }
+        blamed.is_some()
+    }
+
     /// Away from a dead path: to a living one that is acceptable, or nowhere.
     fn flee(&mut self, dead: PathId, prefer: Option<&PathId>, view: &View, now: Instant) {
         match rules::refuge(&self.config, view, &dead, prefer, &self.home) {
@@ -259,7 +305,8 @@ impl Machine {
             }
             Err(reason) => {
                 // Where the traffic is aimed, it stays aimed.
-                let aimed = self.kernel.latest().filter(|path| self.config.paths.contains(path)).cloned();
+                let aimed = self.kernel.latest().map(|aim| aim.path.clone());
+                let aimed = aimed.filter(|path| self.config.paths.contains(path));
                 self.transition_to_blocked(aimed.unwrap_or(dead), reason, view, now);
             }
         }
@@ -269,6 +316,24 @@ impl Machine {
     pub(super) fn give_up(&mut self, from: PathId, vetoes: Vec<Veto>, view: &View, now: Instant) {
         self.emit(Notice::Vetoed { vetoes: vetoes.clone() });
         self.transition_to_steady(from, Cause::Vetoed { vetoes }, Vec::new(), view, now);
+    }
+
+    /// At the last look something stands against it. Who may be on the candidate already can finish there.
+    pub(super) fn turn_back(
+        &mut self,
+        from: PathId,
+        to: PathId,
+        vetoes: Vec<Veto>,
+        view: &View,
+        now: Instant,
+    ) {
+        if !self.kernel.reaches(&to) {
+            self.give_up(from, vetoes, view, now);
+            return;
+        }
+        self.emit(Notice::Vetoed { vetoes: vetoes.clone() });
+        let manner = Manner::Soft { drain: Timer::new(now, self.config.times.drain.0) };
+        self.transition_to_rolling_back(to, from, Cause::Vetoed { vetoes }, manner, view, now);
     }
 
     fn end_drain(&mut self, outcome: DrainState, act: Act, view: &View, now: Instant) {
@@ -303,8 +368,20 @@ impl Machine {
         self.enter(state, cause, Vec::new(), view, now);
     }
 
-    fn transition_to_cutting_over(&mut self, from: PathId, to: PathId, view: &View, now: Instant) {
-        self.enter(State::CuttingOver { from, to }, Cause::Qualified, vec![Act::SetCurrent], view, now);
+    fn transition_to_canary(&mut self, from: PathId, to: PathId, time: Duration, view: &View, now: Instant) {
+        let state = State::Canary { from, to, until: Timer::new(now, time), tried: 0 };
+        self.enter(state, Cause::Qualified, vec![Act::SetCurrent], view, now);
+    }
+
+    fn transition_to_cutting_over(
+        &mut self,
+        from: PathId,
+        to: PathId,
+        cause: Cause,
+        view: &View,
+        now: Instant,
+    ) {
+        self.enter(State::CuttingOver { from, to }, cause, vec![Act::SetCurrent], view, now);
     }
 
     fn transition_to_soaking(&mut self, from: PathId, to: PathId, view: &View, now: Instant) {
@@ -334,14 +411,14 @@ impl Machine {
 
     fn transition_to_blocked(&mut self, path: PathId, reason: BlockReason, view: &View, now: Instant) {
         let cause = Cause::NoPath { reason: reason.clone() };
-        let acts = if self.kernel.was_asked_for(&path) { Vec::new() } else { vec![Act::SetCurrent] };
+        let acts =
+            if self.kernel.was_asked_for(&Aim::all(&path)) { Vec::new() } else { vec![Act::SetCurrent] };
         self.enter(State::Blocked { path, reason }, cause, acts, view, now);
     }
 
     pub(super) fn enter(&mut self, state: State, cause: Cause, acts: Vec<Act>, view: &View, now: Instant) {
         let (from, to) = (self.state.name(), state.name());
-        let pace = |moving| if moving { Pace::Moving } else { Pace::Steady };
-        let (before, after) = (pace(self.state.is_moving()), pace(state.is_moving()));
+        let (before, after) = (pace(&self.state), pace(&state));
         self.state = state;
         self.blamed = None;
         self.emit(Notice::State { from, to, path: self.current().clone(), cause });
@@ -350,5 +427,16 @@ impl Machine {
             self.actions.push_back(Action::Probe { zone_group, pace: after });
         }
         self.checkpoint(acts, view, now);
+    }
+}
+
+/// A canary may last for days: services are checked as seldom as at rest, and again soon after a failure.
+pub(super) fn pace(state: &State) -> Pace {
+    match state {
+        State::Qualifying { .. }
+        | State::CuttingOver { .. }
+        | State::Soaking { .. }
+        | State::RollingBack { .. } => Pace::Moving,
+        State::Steady { .. } | State::Canary { .. } | State::Blocked { .. } => Pace::Steady,
     }
 }

@@ -22,7 +22,7 @@ use super::rules::{self, Phase};
 use super::state::{Cause, Manner, State, Timer};
 use super::veto::Veto;
 use super::view::View;
-use plumbing::{Kernel, Pending};
+use plumbing::{Aim, Kernel, Pending};
 
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -70,14 +70,26 @@ impl Machine {
 
     /// Whether the kernel is known to do what the state says, and that state is on disk.
     pub fn is_settled(&self) -> bool {
-        self.pending.is_none() && self.kernel.in_force.as_ref() == Some(self.current())
+        self.pending.is_none() && self.kernel.in_force.as_ref() == Some(&self.aim())
     }
 
-    /// What stands against a move to `to` (default: the route's last path) if it were asked for now.
+    /// Where the state wants new flows to go.
+    fn aim(&self) -> Aim {
+        Aim { path: self.state.current().clone(), trial: self.state.trial().cloned() }
+    }
+
+    /// What stands against a move to `to` (default: the route's last path) if it were asked for now; in a canary, what
+    /// stands against going on.
     pub fn vetoes(&self, to: Option<&PathId>, view: &View, now: Instant) -> Vec<Veto> {
         let Some(to) = to.or(self.config.paths.last()) else { return Vec::new() };
-        let State::Steady { path } = &self.state else {
-            return vec![Veto::Busy { state: self.state.name() }];
+        let (path, to) = match &self.state {
+            State::Steady { path } => (path, to),
+            State::Canary { from, to, .. } => (from, to),
+            State::Qualifying { .. }
+            | State::CuttingOver { .. }
+            | State::Soaking { .. }
+            | State::RollingBack { .. }
+            | State::Blocked { .. } => return vec![Veto::Busy { state: self.state.name() }],
         };
         rules::vetoes_with_hold(&self.config, view, &self.holds, (path, to), Phase::Start, now)
     }
@@ -158,6 +170,7 @@ impl Machine {
                 timers.push(timer(until, Reason::Qualified));
                 timers.push(timer(limit, Reason::QualifyLimit));
             }
+            State::Canary { until, .. } => timers.push(timer(until, Reason::CanaryOver)),
             State::Soaking { soak, drain, .. } => {
                 timers.push(timer(soak, Reason::SoakOver));
                 timers.push(timer(drain, Reason::DrainDeadline));
@@ -208,6 +221,7 @@ impl Machine {
             State::Qualifying { until, limit, .. } => {
                 (*until, *limit) = (turn(*until, now), turn(*limit, now));
             }
+            State::Canary { until, .. } => *until = turn(*until, now),
             State::Soaking { soak, drain, .. } => {
                 (*soak, *drain) = (turn(*soak, now), turn(*drain, now));
             }
@@ -233,12 +247,14 @@ impl Machine {
                 self.transition_to_steady(from, Cause::Commanded, Vec::new(), view, now);
                 return Ok(());
             }
-            State::CuttingOver { from, .. } if !self.kernel.was_asked_for(self.current()) => {
+            State::CuttingOver { from, to } | State::Canary { from, to, .. } if !self.kernel.reaches(to) => {
                 let from = from.clone();
                 self.transition_to_steady(from, Cause::Commanded, Vec::new(), view, now);
                 return Ok(());
             }
-            State::CuttingOver { from, .. } | State::Soaking { from, .. } => from.clone(),
+            State::Canary { from, .. } | State::CuttingOver { from, .. } | State::Soaking { from, .. } => {
+                from.clone()
+            }
             State::Steady { path } => match &self.previous {
                 Some(previous) if previous != path => previous.clone(),
                 Some(_) | None => return Err(vec![Veto::NothingToDo { state: self.state.name() }]),
@@ -246,7 +262,7 @@ impl Machine {
             State::RollingBack { .. } => return Err(vec![Veto::Busy { state: self.state.name() }]),
             State::Blocked { .. } => return Err(vec![Veto::NothingToDo { state: self.state.name() }]),
         };
-        let leaving = self.current().clone();
+        let leaving = self.state.trial().unwrap_or(self.current()).clone();
         if !rules::can_carry(&self.config, view, &back_to) {
             return Err(vec![Veto::NoWayBack { path: back_to }]);
         }

@@ -36,33 +36,60 @@ impl Pending {
     }
 }
 
+/// Where new flows are to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Aim {
+    pub(super) path: PathId,
+    /// Those of the plan's canary clients.
+    pub(super) trial: Option<PathId>,
+}
+
+impl Aim {
+    /// Everybody's.
+    pub(super) fn all(path: &PathId) -> Self {
+        Self { path: path.clone(), trial: None }
+    }
+
+    fn reaches(&self, path: &PathId) -> bool {
+        self.path == *path || self.trial.as_ref() == Some(path)
+    }
+}
+
 /// Which path new flows take, as far as we know.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kernel {
     /// The change under way.
-    asked: Option<(u64, PathId)>,
-    pub(super) in_force: Option<PathId>,
+    asked: Option<(u64, Aim)>,
+    pub(super) in_force: Option<Aim>,
     pub(super) retry_at: Option<Instant>,
     failures: u32,
 }
 
 impl Kernel {
     pub(super) fn in_force(&mut self, id: u64) {
-        if let Some((_, path)) = self.asked.take_if(|(asked, _)| *asked == id) {
-            self.in_force = Some(path);
+        if let Some((_, aim)) = self.asked.take_if(|(asked, _)| *asked == id) {
+            self.in_force = Some(aim);
             self.failures = 0;
             self.retry_at = None;
         }
     }
 
-    /// The path that new flows take, or will when what was asked for is done.
-    pub(super) fn latest(&self) -> Option<&PathId> {
-        self.asked.as_ref().map(|(_, path)| path).or(self.in_force.as_ref())
+    /// Where new flows go, or will when what was asked for is done.
+    pub(super) fn latest(&self) -> Option<&Aim> {
+        self.asked.as_ref().map(|(_, aim)| aim).or(self.in_force.as_ref())
     }
 
-    /// Whether new flows may already take `path`.
-    pub(super) fn was_asked_for(&self, path: &PathId) -> bool {
-        self.in_force.as_ref() == Some(path) || self.asked.as_ref().is_some_and(|(_, asked)| asked == path)
+    pub(super) fn was_asked_for(&self, aim: &Aim) -> bool {
+        self.known().any(|known| known == aim)
+    }
+
+    /// Whether anybody's new flows may already take `path`.
+    pub(super) fn reaches(&self, path: &PathId) -> bool {
+        self.known().any(|known| known.reaches(path))
+    }
+
+    fn known(&self) -> impl Iterator<Item = &Aim> {
+        self.in_force.iter().chain(self.asked.as_ref().map(|(_, aim)| aim))
     }
 }
 
@@ -93,10 +120,11 @@ impl Machine {
         // Of a transition that is replaced, keep what the new one does not make up for.
         if let Some(replaced) = self.pending.take() {
             let current = self.current().clone();
+            let aim = self.aim();
             for act in replaced.acts {
                 let kept = match &act {
                     Act::ForceDrain(path) | Act::LetGo(path) => *path != current,
-                    Act::SetCurrent => !self.kernel.was_asked_for(&current),
+                    Act::SetCurrent => !self.kernel.was_asked_for(&aim),
                     Act::Drain(_) => false,
                 };
                 if kept && !acts.contains(&act) {
@@ -105,9 +133,9 @@ impl Machine {
             }
         }
         self.refresh_at = match &self.state {
-            State::Soaking { .. } | State::RollingBack { manner: Manner::Soft { .. }, .. } => {
-                Some(now + REFRESH)
-            }
+            State::Canary { .. }
+            | State::Soaking { .. }
+            | State::RollingBack { manner: Manner::Soft { .. }, .. } => Some(now + REFRESH),
             State::Steady { .. }
             | State::Qualifying { .. }
             | State::CuttingOver { .. }
@@ -134,6 +162,13 @@ impl Machine {
                 to: to.clone(),
                 left_ms: millis(until.left(now)),
                 paused,
+            },
+            State::Canary { from, to, until, tried } => Saved::Canary {
+                from: from.clone(),
+                to: to.clone(),
+                left_ms: millis(until.left(now)),
+                paused,
+                tried: *tried,
             },
             State::CuttingOver { from, to } => Saved::CuttingOver { from: from.clone(), to: to.clone() },
             State::Soaking { from, to, soak, drain, drained } => Saved::Soaking {
@@ -176,13 +211,15 @@ impl Machine {
     pub(super) fn checkpoint_durable(&mut self, id: u64, view: &View, now: Instant) {
         let Some(pending) = self.pending.take_if(|pending| pending.id == id) else { return };
         self.refused = 0;
-        if let State::CuttingOver { from, to } = &self.state
+        // A canary that goes on after a restart was permitted when it began.
+        if let State::CuttingOver { from, to } | State::Canary { from, to, .. } = &self.state
             && pending.acts.contains(&Act::SetCurrent)
+            && self.kernel.latest().is_some()
             && let vetoes = self.last_look(from, to, view, now)
             && !vetoes.is_empty()
         {
-            let from = from.clone();
-            self.give_up(from, vetoes, view, now);
+            let (from, to) = (from.clone(), to.clone());
+            self.turn_back(from, to, vetoes, view, now);
             return;
         }
         self.release(pending.acts);
@@ -203,11 +240,12 @@ impl Machine {
                 let from = from.clone();
                 self.give_up(from, vec![Veto::CheckpointNotWritten { reason }], view, now);
             }
-            State::CuttingOver { from, to } if !self.kernel.was_asked_for(to) => {
+            State::CuttingOver { from, to } | State::Canary { from, to, .. } if !self.kernel.reaches(to) => {
                 let from = from.clone();
                 self.give_up(from, vec![Veto::CheckpointNotWritten { reason }], view, now);
             }
             State::CuttingOver { .. }
+            | State::Canary { .. }
             | State::Steady { .. }
             | State::Soaking { .. }
             | State::RollingBack { .. }
@@ -224,7 +262,7 @@ impl Machine {
         self.kernel.retry_at = Some(now + pause(self.kernel.failures));
         self.kernel.failures = self.kernel.failures.saturating_add(1);
         self.emit(Notice::ChangeFailed { reason: reason.clone() });
-        if let State::CuttingOver { from, to } = &self.state
+        if let State::CuttingOver { from, to } | State::Canary { from, to, .. } = &self.state
             && self.config.mechanisms.rollback == Switch::On
         {
             let (from, to) = (from.clone(), to.clone());
@@ -251,6 +289,7 @@ impl Machine {
                         | State::RollingBack { manner: Manner::Soft { drain }, .. } => drain.until(),
                         State::Steady { .. }
                         | State::Qualifying { .. }
+                        | State::Canary { .. }
                         | State::CuttingOver { .. }
                         | State::RollingBack { manner: Manner::Hard, .. }
                         | State::Blocked { .. } => continue,
@@ -275,11 +314,12 @@ impl Machine {
 
     pub(super) fn set_current(&mut self) {
         let id = self.new_id();
-        let path = self.current().clone();
+        let aim = self.aim();
         self.kernel.retry_at = None;
-        self.kernel.asked = Some((id, path.clone()));
+        self.kernel.asked = Some((id, aim.clone()));
         let zone_group = self.config.zone_group.clone();
-        self.actions.push_back(Action::SetCurrent { id, zone_group, path });
+        let Aim { path, trial } = aim;
+        self.actions.push_back(Action::SetCurrent { id, zone_group, path, trial });
     }
 
     /// Ends everything on a dead path. Only when the rules already lead elsewhere.
@@ -300,6 +340,7 @@ impl Machine {
             | State::RollingBack { .. }
             | State::Steady { .. }
             | State::Qualifying { .. }
+            | State::Canary { .. }
             | State::CuttingOver { .. }
             | State::Blocked { .. } => None,
         }

@@ -13,6 +13,7 @@ use super::super::input::{Action, Notice};
 use super::super::state::{Cause, Manner, State, Timer};
 use super::super::view::View;
 use super::Machine;
+use super::decide::pace;
 use super::plumbing::{Act, Kernel};
 use crate::health::Pace;
 
@@ -31,6 +32,7 @@ impl Machine {
     /// |---|---|
     /// | Steady, Blocked, RollingBack, Soaking | the same, with the time that was left; the kernel is told again |
     /// | Qualifying | the same; checks are counted anew |
+    /// | Canary | the same; Qualifying if the plan has no canary any more |
     /// | CuttingOver | Qualifying: whether the change was made is not known, so new flows take the old path until the candidate has been examined again |
     pub fn restore(
         config: Config,
@@ -59,7 +61,13 @@ impl Machine {
             Saved::Qualifying { from, to, left_ms, paused } => {
                 qualifying(from, to, timer(*left_ms, *paused), *paused)
             }
-            Saved::CuttingOver { from, to } => {
+            Saved::Canary { from, to, left_ms, paused, tried } if config.canary.is_some() => State::Canary {
+                from: from.clone(),
+                to: to.clone(),
+                until: timer(*left_ms, *paused),
+                tried: *tried,
+            },
+            Saved::CuttingOver { from, to } | Saved::Canary { from, to, .. } => {
                 qualifying(from, to, Timer::new(now, config.times.qualify.0), false)
             }
             Saved::Soaking { from, to, soak_left_ms, drain_left_ms, drained, paused } => State::Soaking {
@@ -132,7 +140,7 @@ impl Machine {
         view: &View,
         now: Instant,
     ) -> Self {
-        let moving = state.is_moving();
+        let pace = pace(&state);
         let name = state.name();
         let mut machine = Self {
             config,
@@ -152,9 +160,9 @@ impl Machine {
         };
         let path = machine.current().clone();
         machine.emit(Notice::State { from: name, to: name, path, cause });
-        if moving {
+        if pace == Pace::Moving {
             let zone_group = machine.config.zone_group.clone();
-            machine.actions.push_back(Action::Probe { zone_group, pace: Pace::Moving });
+            machine.actions.push_back(Action::Probe { zone_group, pace });
         }
         let acts = [Act::SetCurrent].into_iter().chain(machine.drain_act()).collect();
         machine.checkpoint(acts, view, now);

@@ -1,6 +1,6 @@
 //! Going back when users would suffer, and when a person wishes it.
 
-use seimon_core::health::{FlowCount, Liveness, ServiceVerdict, Stage};
+use seimon_core::health::{Ailment, FlowCount, Liveness, ServiceVerdict, Stage};
 use seimon_core::migration::{Cause, Command, Notice, StateName, Veto};
 
 use crate::world::*;
@@ -190,4 +190,99 @@ fn with_rollback_switched_off_nobody_is_rescued() {
     world.look();
     world.sleep(secs(60));
     assert_eq!(world.kernel, path("direct"));
+}
+
+#[test]
+fn a_brown_out_in_the_soak_returns_and_lets_people_finish_but_not_where_long_answers_stall() {
+    for (ailment, finishes) in [
+        (Ailment::Lossy { permille: 200 }, true),
+        (Ailment::Slow { millis: 900, usual_millis: 20 }, true),
+        (Ailment::LargeStall, false),
+    ] {
+        let mut world = World::new(&["closed", "direct"]);
+        world.move_to_soaking();
+        world.path("direct").clients = Some(5);
+        world.path("direct").ailment = Some(ailment);
+        world.look();
+        assert_eq!(world.kernel, path("closed"), "{ailment:?}");
+        assert_eq!(world.name() == StateName::RollingBack, finishes, "{ailment:?}");
+        assert_eq!(world.kernel_actions_named("KillFlows"), usize::from(!finishes), "{ailment:?}");
+    }
+}
+
+#[test]
+fn a_brown_out_on_both_paths_or_on_the_first_moves_nobody() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.path("closed").ailment = Some(Ailment::Lossy { permille: 300 });
+    world.look();
+    assert!(world.steady_on("closed"), "forward is a move, and a move is asked for");
+    world.path("closed").ailment = None;
+    world.move_to_soaking();
+    for id in ["closed", "direct"] {
+        world.path(id).ailment = Some(Ailment::Lossy { permille: 300 });
+    }
+    world.look();
+    assert_eq!(world.name(), StateName::Soaking);
+}
+
+#[test]
+fn without_looking_at_brown_outs_people_stay_in_one() {
+    let mut world = World::without(|m| &mut m.brown_out);
+    world.move_to_soaking();
+    world.path("direct").ailment = Some(Ailment::LargeStall);
+    world.look();
+    assert_eq!(world.kernel, path("direct"));
+}
+
+#[test]
+fn a_path_in_a_brown_out_is_fled_to_only_where_there_is_no_better() {
+    let mut world = World::new(&["closed", "vpn", "direct"]);
+    world.path("vpn").ailment = Some(Ailment::Lossy { permille: 300 });
+    world.path("closed").liveness = Liveness::Down;
+    world.look();
+    assert!(world.steady_on("direct"));
+    let mut world = World::new(&["closed", "vpn"]);
+    world.path("vpn").ailment = Some(Ailment::Lossy { permille: 300 });
+    world.path("closed").liveness = Liveness::Down;
+    world.look();
+    assert!(world.steady_on("vpn"));
+}
+
+#[test]
+fn users_whose_flows_fell_below_what_is_usual_return_if_all_works_over_the_other_path() {
+    let moved = || {
+        let mut world = World::new(&["closed", "direct"]);
+        world.move_to_soaking();
+        world.sleep(secs(10));
+        assert!(world.steady_on("direct"));
+        world.path("direct").usual_flows = Some(0.97);
+        world.path("direct").flows = FlowCount { answered: 40, total: 100 };
+        world
+    };
+    let mut world = moved();
+    world.saas("closed", ServiceVerdict::Unknown);
+    world.look();
+    assert!(world.steady_on("direct"), "whether it works elsewhere is not known");
+    let mut world = moved();
+    world.look();
+    assert_eq!(world.kernel, path("closed"));
+    let fell = |n: &Notice| {
+        matches!(n, Notice::State { cause: Cause::FlowsFell { percent: 40, before_percent: 97, .. }, .. })
+    };
+    assert!(world.log.iter().any(|(_, n)| fell(n)));
+}
+
+#[test]
+fn a_provider_that_renumbers_just_after_the_cut_over_takes_everybody_back() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.move_to_soaking();
+    world.path("direct").egress = stranger();
+    world.look();
+    assert_eq!(world.kernel, path("closed"));
+    assert!(
+        world
+            .log
+            .iter()
+            .any(|(_, n)| { matches!(n, Notice::State { cause: Cause::EgressUnregistered { .. }, .. }) })
+    );
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use seimon_core::health::{EgressVerdict, Liveness, ServiceVerdict};
+use seimon_core::health::{Ailment, EgressVerdict, Liveness, ServiceVerdict};
 use seimon_core::migration::{ClockTrust, Command, StateName, Switch, Veto, WindowState};
 
 use crate::world::*;
@@ -37,7 +37,7 @@ fn all_vetoes_are_named_at_once() {
 fn each_veto_alone_stops_the_start_and_switched_off_it_does_not() {
     type Spoil = fn(&mut World);
     type Case = (Spoil, Option<Spoil>);
-    let cases: [Case; 7] = [
+    let cases: [Case; 9] = [
         (
             |w| w.view.window = WindowState::Closed { next: None },
             Some(|w| w.config.mechanisms.window_veto = Switch::Off),
@@ -51,6 +51,11 @@ fn each_veto_alone_stops_the_start_and_switched_off_it_does_not() {
         (|w| w.path("direct").loss = Some(0.2), Some(|w| w.config.mechanisms.baseline_veto = Switch::Off)),
         (|w| w.path("direct").liveness = Liveness::Unknown, None),
         (|w| w.saas("direct", ServiceVerdict::Ill), None),
+        (
+            |w| w.path("direct").ailment = Some(Ailment::LargeStall),
+            Some(|w| w.config.mechanisms.brown_out = Switch::Off),
+        ),
+        (|w| w.path("direct").shared = true, Some(|w| w.config.mechanisms.egress_veto = Switch::Off)),
     ];
     for (n, (spoil, switch_off)) in cases.into_iter().enumerate() {
         let mut world = World::new(&["closed", "direct"]);

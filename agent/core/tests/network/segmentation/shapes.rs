@@ -43,6 +43,15 @@ port = 7007
 paths = ["direct", "closed"]
 "#;
 
+const TUNNEL: &str = r#"
+[paths.closed.wireguard]
+endpoint = "203.0.113.20:51820"
+public_key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+private_key_file = "key"
+ipv4 = "10.60.1.2/30"
+ipv6 = "2001:db8:60::2/64"
+"#;
+
 const ZONES: [&str; 6] = ["affairs", "learning", "printers", "staff", "guest", "a-zone-of-a-long-name"];
 const GROUPS: [&str; 2] = ["marks", "lessons"];
 pub(super) const PATHS: [&str; 2] = ["closed", "direct"];
@@ -79,6 +88,8 @@ pub(super) struct ServiceShape {
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
     pub(super) closed_ipv6: &'static str,
+    /// The line that the closed path is a tunnel over, where it is one.
+    pub(super) tunnel: Option<&'static str>,
     pub(super) zones: Vec<ZoneShape>,
     pub(super) services: Vec<ServiceShape>,
     /// Zone, service.
@@ -107,7 +118,10 @@ pub(super) fn shape() -> impl Strategy<Value = Shape> {
         .prop_map(|(group, names, prefixes, ports)| ServiceShape { group, names, prefixes, ports });
     let hub = prop::option::of((0..2usize, prop::collection::vec(any::<Index>(), 1..3)));
     let plan = (
-        prop::sample::select(vec!["none", "native"]),
+        (
+            prop::sample::select(vec!["none", "native"]),
+            prop::sample::select(vec![None, Some("carrier"), Some("internet")]),
+        ),
         prop::collection::vec(zone, 2..=6),
         prop::collection::vec(service, 1..5),
         prop::collection::vec(any::<(Index, Index)>(), 0..8),
@@ -122,10 +136,11 @@ pub(super) fn shape() -> impl Strategy<Value = Shape> {
     );
     (plan, state).prop_map(
         |(
-            (closed_ipv6, zones, services, service_permits, zone_permits, routes, hub),
+            ((closed_ipv6, tunnel), zones, services, service_permits, zone_permits, routes, hub),
             (choices, known, kept),
         )| Shape {
             closed_ipv6,
+            tunnel,
             zones,
             services,
             service_permits,
@@ -144,9 +159,14 @@ impl Shape {
         let mut text = HEAD.to_owned();
         let _ = write!(
             text,
-            "[paths.closed]\nline = \"carrier\"\nkind = \"plain\"\nnat4 = \"routed\"\nresolvers = [\"10.50.0.53\"]\nipv6 = \"{}\"\n",
+            "[paths.closed]\nline = \"{}\"\nkind = \"{}\"\nnat4 = \"routed\"\nresolvers = [\"10.50.0.53\"]\nipv6 = \"{}\"\n",
+            self.tunnel.unwrap_or("carrier"),
+            if self.tunnel.is_some() { "wireguard" } else { "plain" },
             self.closed_ipv6
         );
+        if self.tunnel.is_some() {
+            text.push_str(TUNNEL);
+        }
         for (i, zone) in self.zones.iter().enumerate() {
             let internet = if zone.open { "open" } else { "listed" };
             let n = i + 1;
