@@ -15,11 +15,15 @@ use crate::say;
 const LAB: [(&str, &str); 4] =
     [("nft", "nftables"), ("ip", "iproute2"), ("ethtool", "ethtool"), ("conntrack", "conntrack")];
 const BENCH: [(&str, &str); 1] = [("iperf3", "iperf3")];
+/// For scenarios that move the clock or cut the power.
+const FAULTS: [(&str, &str); 2] = [("faketime", "faketime"), ("mkfs.ext4", "e2fsprogs")];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     Lab,
     Bench,
+    /// The lab with all scenarios.
+    Faults,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,8 +45,12 @@ pub(crate) fn ensure(need: Need, consent: Consent) -> Result<()> {
 }
 
 fn missing(need: Need) -> Vec<&'static str> {
-    let bench: &[(&str, &str)] = if need == Need::Bench { &BENCH } else { &[] };
-    LAB.iter().chain(bench).filter(|(program, _)| !present(program)).map(|(_, package)| *package).collect()
+    let more: &[(&str, &str)] = match need {
+        Need::Lab => &[],
+        Need::Bench => &BENCH,
+        Need::Faults => &FAULTS,
+    };
+    LAB.iter().chain(more).filter(|(program, _)| !present(program)).map(|(_, package)| *package).collect()
 }
 
 /// Looks where administrators' programs are, too: an ordinary user's PATH often lacks `sbin`.

@@ -6,6 +6,7 @@
 mod build;
 mod deps;
 mod layers;
+mod man;
 mod say;
 mod simulation;
 mod test;
@@ -29,6 +30,7 @@ cargo xtask COMMAND
                                                 simulate N futures, the crash matrix, H hours of lossy lines
   fuzz [--minutes N] [--target NAME]            send anything to whatever reads from outside
   layers                                        check that dependencies point by layer, never back
+  man [--out FOLDER]                            write the manual pages for man(1); default: target/man
   deps [--yes]                                  install what the demo and the tests need
 ";
 
@@ -64,6 +66,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         "lab" => lab(rest, consent),
         "sim" => simulation::simulate(rest),
         "fuzz" => simulation::fuzz(rest),
+        "man" => man::write(rest),
         "test" => test::run(),
         "layers" => {
             let problems = layers::check()?;
@@ -91,7 +94,9 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
 fn lab(rest: &[String], consent: deps::Consent) -> Result<ExitCode> {
     match rest.first().map(String::as_str) {
         Some("run" | "shell") => {
-            deps::ensure(deps::Need::Lab, consent)?;
+            let has = |word: &str| rest.iter().any(|argument| argument == word);
+            let all = (has("--all") || has("--sabotaged")) && !has("--short");
+            deps::ensure(if all { deps::Need::Faults } else { deps::Need::Lab }, consent)?;
             let rest: Vec<String> = rest.iter().filter(|a| *a != "--yes").cloned().collect();
             build::lab_program(&rest[..1], &rest[1..])
         }

@@ -117,3 +117,47 @@ fn every_link_between_documents_leads_somewhere() -> Result<()> {
     ensure!(count > 20, "hardly any link was found: {count}");
     Ok(())
 }
+
+/// Words at the begin of the lines of a help: `  bench [--only …]  measure`.
+fn words_of_help(source: &str) -> Vec<&str> {
+    let help = source.split("const HELP: &str = \"").nth(1).unwrap_or_default();
+    let help = help.split("\";").next().unwrap_or_default();
+    let lines = help.lines().filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')));
+    let mut words: Vec<&str> = lines.filter_map(|line| line.split_whitespace().next()).collect();
+    words.dedup();
+    words
+}
+
+#[test]
+fn the_readme_names_every_command() -> Result<()> {
+    let readme = fs::read_to_string(root().join("README.md"))?;
+    let xtask = fs::read_to_string(root().join("hil-tests/xtask/src/main.rs"))?;
+    let mut missing = Vec::new();
+    let commands = words_of_help(&xtask);
+    ensure!(commands.len() > 7, "hardly any command of xtask was found: {commands:?}");
+    for command in commands {
+        if command != "deps" && !readme.contains(&format!("cargo xtask {command}")) {
+            missing.push(format!("cargo xtask {command}"));
+        }
+    }
+    // The manual page is compared with the tool itself elsewhere.
+    let manual = fs::read_to_string(root().join("docs/man/seimonctl.1.md"))?;
+    let mut commands: Vec<&str> = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix("**seimonctl** [*OPTIONS*] **")?.split([' ', '*']).next())
+        .collect();
+    commands.dedup();
+    ensure!(commands.len() > 10, "hardly any command of seimonctl was found: {commands:?}");
+    for command in commands {
+        let in_list = readme
+            .lines()
+            .filter(|line| line.starts_with("| `seimonctl`: "))
+            .any(|line| line.split([':', ',', '|']).any(|word| word.trim() == command));
+        let wanted = format!("seimonctl {command}");
+        if !in_list && !quoted(&readme).any(|words| words.starts_with(&wanted)) {
+            missing.push(format!("seimonctl {command}"));
+        }
+    }
+    ensure!(missing.is_empty(), "README.md does not name {missing:?}");
+    Ok(())
+}
