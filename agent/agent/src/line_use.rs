@@ -28,13 +28,33 @@ const WRITE_EVERY: Duration = Duration::from_secs(3600);
 pub(crate) struct LineUseCount {
     pub(crate) ledger: Ledger,
     looked: Option<Instant>,
+    /// Of the time watched, less than a second that is not in the ledger yet.
+    rest: Duration,
     written: Option<Instant>,
     news: BTreeSet<LineId>,
+}
+
+/// Whether the wall clock tells on which day something was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dates {
+    Known,
+    Unknown,
 }
 
 impl LineUseCount {
     pub(crate) fn of(ledger: Ledger) -> Self {
         Self { ledger, ..Self::default() }
+    }
+
+    /// Somebody looks now: whole seconds that have been watched since they were last told.
+    fn watched(&mut self, dates: Dates, now: Instant) -> u32 {
+        let gap = self.looked.replace(now).map_or(Duration::ZERO, |looked| now.since(looked));
+        if dates == Dates::Known && gap <= LONGEST_GAP {
+            self.rest += gap;
+        }
+        let whole = self.rest.as_secs();
+        self.rest -= Duration::from_secs(whole);
+        u32::try_from(whole).unwrap_or(u32::MAX)
     }
 }
 
@@ -43,10 +63,8 @@ impl Agent {
     pub(crate) fn count_line_use(&mut self, flows: &[Flow], ours: impl Fn(IpAddr) -> bool, now: Reading) {
         let plan = self.network.plan();
         let on_lines = on_lines(plan, &self.network.allocation().paths, flows, ours);
-        let gap = self.line_use.looked.replace(now.mono).map(|looked| now.mono.since(looked));
-        let watched = gap.filter(|gap| now.trusted && *gap <= LONGEST_GAP).unwrap_or_default();
-        // Whole seconds; what is cut off is a small part of a look.
-        let watched = u32::try_from(watched.as_millis().div_ceil(1_000)).unwrap_or(0);
+        let watched =
+            self.line_use.watched(if now.trusted { Dates::Known } else { Dates::Unknown }, now.mono);
         let date = today(plan, now.calendar);
         let lines: Vec<LineId> = plan.lines.keys().cloned().collect();
         let news = self.line_use.ledger.look(date, watched, lines, &on_lines);
@@ -93,7 +111,7 @@ impl Agent {
             quiet_days: verdict.quiet_days,
             wanted_days: verdict.wanted_days,
             last_flow: verdict.last_flow.map(|date| date.to_string()),
-            stragglers: verdict.stragglers.iter().map(straggler).collect(),
+            stragglers: verdict.stragglers.iter().map(|found| straggler(plan, found)).collect(),
             reasons: say(binding),
             notes: say(notes),
         }))
@@ -149,9 +167,12 @@ fn with_word(
     )
 }
 
-fn straggler(straggler: &Straggler) -> report::Straggler {
+fn straggler(plan: &ValidSitePlan, straggler: &Straggler) -> report::Straggler {
+    let outside = || seimon_core::status::Sentence::new("学校の外", "outside");
+    let from = straggler.zone.as_ref().map_or_else(outside, |zone| zone_word(plan, zone));
     report::Straggler {
         zone: straggler.zone.clone(),
+        from: bilingual(from),
         kind: bilingual(straggler.kind.sentence()),
         flows: straggler.flows,
         last: straggler.last.to_string(),
@@ -187,4 +208,34 @@ fn on_lines(
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks so far apart for an hour: how much of it is called watched.
+    fn an_hour(apart: Duration, dates: Dates) -> u32 {
+        let mut count = LineUseCount::default();
+        let (mut now, mut watched) = (Instant::from_micros(7), count.watched(dates, Instant::from_micros(7)));
+        for _ in 0..3_600_000 / apart.as_millis() {
+            now = now + apart;
+            watched += count.watched(dates, now);
+        }
+        watched
+    }
+
+    #[test]
+    fn an_hour_is_an_hour_however_often_somebody_looks() {
+        for millis in [1, 300, 999, 2_010, 30_000, 90_000] {
+            let watched = an_hour(Duration::from_millis(millis), Dates::Known);
+            assert!((3_597..=3_600).contains(&watched), "{millis} ms apart: {watched} s");
+        }
+    }
+
+    #[test]
+    fn time_is_not_watched_when_nobody_looks_or_the_date_is_not_known() {
+        assert_eq!(an_hour(Duration::from_millis(90_001), Dates::Known), 0);
+        assert_eq!(an_hour(Duration::from_secs(1), Dates::Unknown), 0);
+    }
 }

@@ -217,9 +217,7 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
 例:
   seimonctl --lang ja egress letter affairs > letter.txt",
         ),
-        "egress letter" => {
-            ("今の番号の登録を、サービス提供元に頼む文を書きます。", "")
-        }
+        "egress letter" => ("今の番号の登録を、サービス提供元に頼む文を書きます。", ""),
         "wireguard" => (
             "トンネルの経路の鍵を、接続を切らずに取り替えます。",
             "\
@@ -228,9 +226,7 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
   seimonctl wireguard switch closed    次の鍵を使う（だめなら自動で戻る）",
         ),
         "wireguard rotate" => ("次の鍵を作り、公開鍵を表示します。今の鍵はそのまま使います。", ""),
-        "wireguard switch" => {
-            ("次の鍵を使います。応答がなければ、15 秒で今の鍵に戻ります。", "")
-        }
+        "wireguard switch" => ("次の鍵を使います。応答がなければ、15 秒で今の鍵に戻ります。", ""),
         "events" => (
             "起動後に起きたことを表示します。直近の 1,000 件までです。",
             "\

@@ -23,9 +23,12 @@ pub(crate) fn answer(lang: Lang, look: Look, answer: &LineUse) -> String {
         };
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(answer.stragglers.iter().map(|straggler| {
-            let from =
-                straggler.zone.as_ref().map_or_else(|| say(lang, "外", "outside"), ToString::to_string);
-            vec![pick(lang, &straggler.kind), from, straggler.flows.to_string(), clean(&straggler.last)]
+            vec![
+                pick(lang, &straggler.kind),
+                pick(lang, &straggler.from),
+                straggler.flows.to_string(),
+                clean(&straggler.last),
+            ]
         }));
         text.push_str(&say(lang, "\nまだ使っているもの（この回線を通ったもの）\n", "\nWhat still uses it\n"));
         text.push_str(&table(2, &rows));

@@ -127,6 +127,8 @@ pub struct LineUse {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Straggler {
     pub zone: Option<ZoneId>,
+    /// What people call that zone; outside the school where there is none.
+    pub from: Bilingual,
     /// Of machine or use, as far as ports tell.
     pub kind: Bilingual,
     pub flows: u64,

@@ -2,6 +2,7 @@
 
 mod common;
 mod completions;
+mod guide;
 mod help;
 mod manual;
 mod plan_check;
