@@ -109,7 +109,8 @@ pub(crate) struct Agent {
 pub(crate) async fn run(args: cli::Run) -> Result<()> {
     std::fs::create_dir_all(&args.runtime_dir).with_context(|| format!("{}", args.runtime_dir.display()))?;
     // Before anything is touched that another agent may be using.
-    let _alone = alone(&args.runtime_dir)?;
+    let _alone =
+        if Sabotage::from_args(&args)?.off("alone") { None } else { Some(alone(&args.runtime_dir)?) };
     close_unless_continuing(&mut Linux::open()?)?;
     let put_right = folders::state(&args.state_dir)?;
     let (mut agent, mut far_ends) = Agent::new(&args, put_right)?;
@@ -156,8 +157,9 @@ pub(crate) async fn run(args: cli::Run) -> Result<()> {
 impl Agent {
     fn new(args: &cli::Run, put_right: Option<Bilingual>) -> Result<(Self, mpsc::Receiver<Found>)> {
         let sabotage = Sabotage::from_args(args)?;
-        let (store, notes) = Store::open(&args.state_dir, &clock::machine_id())?;
-        let clock = Clock::new(Some(&args.clock_trust_file), store.clock_floor());
+        let (store, notes) = Store::open(&args.state_dir, &clock::machine_id(), &sabotage)?;
+        let floor = store.clock_floor().filter(|_| !sabotage.off("clock-floor"));
+        let clock = Clock::new(Some(&args.clock_trust_file), floor);
         let now = clock.now();
         let board = plans::load_board(&args.board)?;
         let chosen = plans::choose(args, &board, store.plan())?;

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 use seimon_board::Instant;
 
 /// systemd-timesyncd makes this file when the clock has been synchronised since boot.
 pub(crate) const TIMESYNC_FILE: &str = "/run/systemd/timesync/synchronized";
+
+/// A clock that is put right by so little has not jumped.
+const PUT_RIGHT: SignedDuration = SignedDuration::from_secs(30);
 
 /// Reads `CLOCK_BOOTTIME`, the wall clock, and whether the wall clock deserves trust.
 #[derive(Debug)]
@@ -51,7 +54,8 @@ impl Clock {
 
     pub(crate) fn now(&self) -> Reading {
         let wall = Timestamp::now();
-        let trusted = wall >= self.floor && self.synchronised;
+        let trusted =
+            wall.saturating_add(PUT_RIGHT).is_ok_and(|wall| wall >= self.floor) && self.synchronised;
         Reading { mono: monotonic(), wall, trusted, calendar: if trusted { wall } else { self.floor } }
     }
 }
@@ -88,9 +92,17 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         clock.look();
         assert!(clock.now().trusted);
-        let later = Timestamp::now() + jiff::SignedDuration::from_hours(1);
+        let later = Timestamp::now() + SignedDuration::from_hours(1);
         clock.raise_floor(later);
         assert!(!clock.now().trusted);
         assert_eq!(clock.now().calendar, later, "permits go by what is known");
+    }
+
+    #[test]
+    fn a_clock_that_is_put_right_by_a_little_is_still_trusted() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut clock = Clock::new(Some(file.path()), None);
+        clock.raise_floor(Timestamp::now() + SignedDuration::from_secs(5));
+        assert!(clock.now().trusted);
     }
 }

@@ -11,14 +11,16 @@ use crate::cli;
 
 /// Every name that `--without` takes.
 #[cfg(feature = "sabotage")]
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 18] = [
     "aaaa-withhold",
     "affinity",
+    "alone",
     "baseline-veto",
     "blame-service",
     "brown-out",
     "canary",
     "checkpoint",
+    "clock-floor",
     "egress-veto",
     "inside-address",
     "liveness",
@@ -26,6 +28,7 @@ const NAMES: [&str; 15] = [
     "reobserve",
     "reset",
     "rollback",
+    "sync",
     "window-veto",
 ];
 
@@ -69,6 +72,26 @@ impl Sabotage {
             brown_out: switch("brown-out"),
             canary: switch("canary"),
         }
+    }
+
+    /// The journal, whole or without what is switched off.
+    #[cfg(feature = "sabotage")]
+    pub(crate) fn open_journal(
+        &self,
+        folder: &std::path::Path,
+        machine: &str,
+    ) -> Result<seimon_journal::Opened, seimon_journal::OpenError> {
+        let without = seimon_journal::Without { sync: self.off("sync"), lock: self.off("alone") };
+        seimon_journal::Journal::open_without(folder, machine, without)
+    }
+
+    #[cfg(not(feature = "sabotage"))]
+    pub(crate) fn open_journal(
+        &self,
+        folder: &std::path::Path,
+        machine: &str,
+    ) -> Result<seimon_journal::Opened, seimon_journal::OpenError> {
+        seimon_journal::Journal::open_or_salvage(folder, machine)
     }
 
     /// For the resolver's environment.

@@ -15,6 +15,8 @@ use seimon_journal::{Journal, Note, Opened};
 use seimon_plan::LineId;
 use serde::{Deserialize, Serialize};
 
+use crate::sabotage::Sabotage;
+
 /// Compacted when larger than this, in bytes.
 const COMPACT_ABOVE: u64 = 512 * 1024;
 
@@ -71,9 +73,9 @@ pub(crate) struct Store {
 
 impl Store {
     /// Opens or creates the journal. The second value: what people should know about it (a torn end, say).
-    pub(crate) fn open(folder: &Path, machine: &str) -> Result<(Self, Vec<Bilingual>)> {
+    pub(crate) fn open(folder: &Path, machine: &str, sabotage: &Sabotage) -> Result<(Self, Vec<Bilingual>)> {
         let Opened { journal, records, notes } =
-            Journal::open_or_salvage(folder, machine).context("the journal")?;
+            sabotage.open_journal(folder, machine).context("the journal")?;
         let mut store = Self {
             journal,
             plan: None,

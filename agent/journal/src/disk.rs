@@ -32,21 +32,62 @@ pub struct Folder {
     _lock: File,
     /// The file written to last.
     open: Option<(String, File)>,
+    #[cfg(feature = "sabotage")]
+    without: Without,
+}
+
+/// What keeps a journal whole, left out on purpose.
+#[cfg(feature = "sabotage")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Without {
+    /// Nothing is synced: what the kernel has not written back by itself is lost with the power.
+    pub sync: bool,
+    /// Another process may have the same folder.
+    pub lock: bool,
 }
 
 impl Folder {
     /// Makes the folder where it is missing, durably. `WouldBlock` when another process has it.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let lock = Self::lock_file(path)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+            open: None,
+            #[cfg(feature = "sabotage")]
+            without: Without::default(),
+        })
+    }
+
+    /// As [`Self::open`], but for what is left out.
+    #[cfg(feature = "sabotage")]
+    pub fn open_without(path: &Path, without: Without) -> io::Result<Self> {
+        let lock = Self::lock_file(path)?;
+        if !without.lock {
+            flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock, open: None, without })
+    }
+
+    #[cfg(feature = "sabotage")]
+    const fn syncs(&self) -> bool {
+        !self.without.sync
+    }
+
+    #[cfg(not(feature = "sabotage"))]
+    const fn syncs(&self) -> bool {
+        true
+    }
+
+    fn lock_file(path: &Path) -> io::Result<File> {
         if !path.is_dir() {
             fs::create_dir_all(path)?;
             for made in path.ancestors().skip(1).take_while(|a| !a.as_os_str().is_empty()) {
                 File::open(made)?.sync_all()?;
             }
         }
-        let lock =
-            OpenOptions::new().write(true).create(true).truncate(false).open(path.join("journal.lock"))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { path: path.to_owned(), _lock: lock, open: None })
+        OpenOptions::new().write(true).create(true).truncate(false).open(path.join("journal.lock"))
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut File> {
@@ -90,7 +131,7 @@ impl Disk for Folder {
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
-        self.file(name)?.sync_data()
+        if self.syncs() { self.file(name)?.sync_data() } else { Ok(()) }
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
@@ -99,7 +140,7 @@ impl Disk for Folder {
     }
 
     fn sync_folder(&mut self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        if self.syncs() { File::open(&self.path)?.sync_all() } else { Ok(()) }
     }
 
     fn exists(&mut self, name: &str) -> io::Result<bool> {

@@ -117,6 +117,13 @@ impl Journal<Folder> {
         let disk = folder_of(folder)?;
         Self::salvage_on(disk, machine)
     }
+
+    /// [`Journal::open_or_salvage`] with something left out that keeps a journal whole.
+    #[cfg(feature = "sabotage")]
+    pub fn open_without(folder: &Path, machine: &str, without: crate::Without) -> Result<Opened, OpenError> {
+        let disk = Folder::open_without(folder, without).map_err(not_opened)?;
+        Self::salvage_on(disk, machine)
+    }
 }
 
 impl<D: Disk> Journal<D> {
@@ -217,13 +224,15 @@ impl<D: Disk> Journal<D> {
 }
 
 fn folder_of(path: &Path) -> Result<Folder, OpenError> {
-    Folder::open(path).map_err(|source| {
-        if source.kind() == io::ErrorKind::WouldBlock {
-            OpenError::InUse
-        } else {
-            OpenError::Io { doing: "opening", source }
-        }
-    })
+    Folder::open(path).map_err(not_opened)
+}
+
+fn not_opened(source: io::Error) -> OpenError {
+    if source.kind() == io::ErrorKind::WouldBlock {
+        OpenError::InUse
+    } else {
+        OpenError::Io { doing: "opening", source }
+    }
 }
 
 /// What to do with a file whose middle is damaged.

@@ -13,6 +13,8 @@ mod disk;
 mod format;
 mod journal;
 
+#[cfg(feature = "sabotage")]
+pub use disk::Without;
 pub use disk::{Disk, Folder};
 pub use format::{FORMAT_VERSION, MAX_PAYLOAD, Record};
 pub use journal::{AppendError, Journal, MAX_BYTES, Note, OpenError, Opened};

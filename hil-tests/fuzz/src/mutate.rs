@@ -13,21 +13,64 @@ const LONGEST: usize = 64 * 1024;
 const ODD: [&[u8]; 8] =
     [b"0", b"-1", b"18446744073709551615", b"1e400", b"\xff\xff\xff\xff", b"\x00", b"\xc0\x0c", b"\n"];
 
-/// Runs the target on its seeds and on what can be made of them, for so long; gives the number of inputs.
-pub fn fuzz(target: Target, seed: u64, time: Duration) -> u64 {
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Inputs that were tried.
+    pub inputs: u64,
+    /// The first that did harm, made as small as it can be.
+    pub found: Option<Vec<u8>>,
+}
+
+/// An input that takes longer does harm, too.
+const SLOW: Duration = Duration::from_secs(5);
+
+/// Runs the target on its seeds and on what can be made of them, for so long or until something is found.
+pub fn fuzz(target: Target, seed: u64, time: Duration) -> Outcome {
     let seeds = (target.seeds)();
-    seeds.iter().for_each(|seed| (target.run)(seed));
     let mut dice = Dice::new(seed);
-    let mut count = seeds.len() as u64;
     let start = Instant::now();
-    while start.elapsed() < time {
-        for _ in 0..16 {
-            let input = mutated(&seeds, &mut dice);
-            (target.run)(&input);
-            count += 1;
+    let mut inputs = 0;
+    let mut first = seeds.iter().cloned();
+    loop {
+        let input = match first.next() {
+            Some(seed) => seed,
+            None if start.elapsed() >= time => return Outcome { inputs, found: None },
+            None => mutated(&seeds, &mut dice),
+        };
+        inputs += 1;
+        if does_harm(target, &input) {
+            return Outcome { inputs, found: Some(shrunk(target, input)) };
         }
     }
-    count
+}
+
+fn does_harm(target: Target, input: &[u8]) -> bool {
+    let begun = Instant::now();
+    std::panic::catch_unwind(|| (target.run)(input)).is_err() || begun.elapsed() > SLOW
+}
+
+/// Without every part that it does harm without.
+fn shrunk(target: Target, mut input: Vec<u8>) -> Vec<u8> {
+    // The first panic has been told; what follows is the same again and again.
+    let tells = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut size = input.len() / 2;
+    while size > 0 {
+        let mut at = 0;
+        while at < input.len() {
+            let mut smaller = input.clone();
+            smaller.drain(at..(at + size).min(input.len()));
+            if does_harm(target, &smaller) {
+                input = smaller;
+            } else {
+                at += size;
+            }
+        }
+        size /= 2;
+    }
+    std::panic::set_hook(tells);
+    input
 }
 
 /// Some input, changed in a few places.

@@ -54,6 +54,18 @@ pub const COMMANDS: &[EventInfo] = &[
         undone: false,
         meaning: "seimonctl apply",
     },
+    EventInfo {
+        name: "gateway.second",
+        targets: &[],
+        keys: &[key(
+            "runtime",
+            "same | own",
+            "same",
+            "whether its sockets are to be where the first has them",
+        )],
+        undone: false,
+        meaning: "a second agent is started with the same state; refused where it ends by itself with exit status 1",
+    },
 ];
 
 /// Keys of every event besides its own.
@@ -81,6 +93,9 @@ pub const MECHANISMS: &[&str] = &[
     "aaaa-withhold",
     "baseline-veto",
     "blame-service",
+    "alone",
+    "clock-floor",
+    "sync",
 ];
 
 /// A metric that is not in a load's own list. `<…>` stands for a word of the named list.

@@ -9,7 +9,7 @@ use seimon_plan::{PathId, Protocol, ValidSitePlan};
 
 use crate::kernel::{Ask, Way};
 use crate::reference::{Allowed, Rules, Target};
-use crate::town::Town;
+use crate::town::{ELSEWHERE, IN_THE_ROOM, Town};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -69,7 +69,7 @@ pub fn questions(town: &Town) -> Vec<(Ask, Target)> {
                 return;
             }
             let zone = zone.clone();
-            all.push((Ask { zone, to, protocol, port, kept: Vec::new() }, target.clone()));
+            all.push((Ask { zone, host: ELSEWHERE, to, protocol, port, kept: Vec::new() }, target.clone()));
         };
         for (other, there) in town.plan.zones.iter().filter(|(other, _)| *other != zone) {
             let target = Target::Zone(other.as_str().to_owned());
@@ -98,6 +98,15 @@ pub fn questions(town: &Town) -> Vec<(Ask, Target)> {
             ask(hub.into(), TCP, 445, &Target::Hub);
         }
     }
+    // The same from the room where people try first.
+    let rooms: Vec<&seimon_plan::ZoneId> =
+        town.plan.migration.rooms.values().map(|room| &room.zone).collect();
+    let from_rooms: Vec<(Ask, Target)> = all
+        .iter()
+        .filter(|(ask, _)| rooms.contains(&&ask.zone))
+        .map(|(ask, target)| (Ask { host: IN_THE_ROOM, ..ask.clone() }, target.clone()))
+        .collect();
+    all.extend(from_rooms);
     // The same by people who are logged in.
     let logged_in = town.plan.routes().iter().flat_map(|route| {
         let index = allocation.zone_groups.get(&(route.zone.clone(), route.group.clone()));

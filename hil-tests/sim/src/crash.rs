@@ -7,6 +7,38 @@ use crate::reference::Violation;
 use crate::schedule::{Happening, OPEN, Schedule, Timed};
 use crate::town::TownKind;
 
+/// Which faults strike at each checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Kill, power cut, disk full.
+    Crashes,
+    /// The next run is of another version.
+    Upgrades,
+    /// The next run has another wall clock.
+    Clocks,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Crashes, Self::Upgrades, Self::Clocks];
+
+    pub const fn faults(self) -> &'static [Fault] {
+        match self {
+            Self::Crashes => &Fault::ALL,
+            Self::Upgrades => &Fault::UPGRADES,
+            Self::Clocks => &Fault::CLOCKS,
+        }
+    }
+
+    /// Before the dot in the names of its checks.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Crashes => "crash",
+            Self::Upgrades => "upgrade",
+            Self::Clocks => "clock",
+        }
+    }
+}
+
 /// One cell of the matrix in which something went wrong.
 #[derive(Clone, Debug)]
 pub struct Wrong {
@@ -46,6 +78,30 @@ pub fn stories(town: TownKind) -> Vec<(&'static str, Schedule)> {
         let schedule = Schedule { seed: 1, town, length_ms: seconds * 1_000, wall_ms: OPEN, happenings };
         (name, schedule)
     };
+    let take_back = |seconds| at(seconds, Happening::RollBack { zone: zone(), group: group() });
+    if town == TownKind::Canary {
+        return vec![
+            story("a canary that ends in a move", 120, vec![start(10)]),
+            story("the new line dies in the canary", 90, vec![start(10), dies(26, "internet", 20)]),
+            story("the old line dies in the canary", 90, vec![start(10), dies(26, "carrier", 20)]),
+            story("a canary is taken back", 90, vec![start(10), take_back(27)]),
+            story(
+                "the service is ill in the canary",
+                90,
+                vec![
+                    start(10),
+                    at(
+                        25,
+                        Happening::IllOnPath {
+                            path: "direct".into(),
+                            service: "affairs".into(),
+                            for_ms: 30_000,
+                        },
+                    ),
+                ],
+            ),
+        ];
+    }
     vec![
         story("a move that is committed", 100, vec![start(10)]),
         story("the new line dies while soaking", 90, vec![start(10), dies(28, "internet", 20)]),
@@ -94,34 +150,43 @@ pub fn stories(town: TownKind) -> Vec<(&'static str, Schedule)> {
     ]
 }
 
-pub fn run(player: &mut Player<'_>, town: TownKind, mutation: Mutation) -> Matrix {
+impl Matrix {
+    pub fn add(&mut self, other: Self) {
+        let Self { points, runs, wrong, missed } = other;
+        self.points += points;
+        self.runs += runs;
+        self.wrong.extend(wrong);
+        self.missed += missed;
+    }
+}
+
+/// One story's rows.
+pub fn run(
+    player: &mut Player<'_>,
+    (story, schedule): &(&'static str, Schedule),
+    faults: &[Fault],
+    mutation: Mutation,
+) -> Matrix {
     let mut matrix = Matrix::default();
-    for (story, schedule) in stories(town) {
-        let Outcome { checkpoints, violations, .. } = player.play(&schedule, mutation, None);
-        if !violations.is_empty() {
-            let ambush = Ambush { checkpoint: u32::MAX, fault: Fault::Kill, moment: Moment::Before };
-            matrix.wrong.push(Wrong { story, checkpoint: "nothing struck".into(), ambush, violations });
-        }
-        for (number, checkpoint) in (0..).zip(&checkpoints) {
-            for fault in Fault::ALL {
-                matrix.points += 1;
-                for moment in Moment::ALL {
-                    if fault == Fault::DiskFull && moment != Moment::Before {
-                        continue;
-                    }
-                    let ambush = Ambush { checkpoint: number, fault, moment };
-                    let outcome = player.play(&schedule, mutation, Some(ambush));
-                    // Not every checkpoint is followed by an act.
-                    if outcome.struck {
-                        matrix.runs += 1;
-                    } else if moment != Moment::Acted {
-                        matrix.missed += 1;
-                    }
-                    if !outcome.violations.is_empty() {
-                        let checkpoint = checkpoint.clone();
-                        let violations = outcome.violations;
-                        matrix.wrong.push(Wrong { story, checkpoint, ambush, violations });
-                    }
+    let Outcome { checkpoints, violations, .. } = player.play(schedule, mutation, None);
+    if !violations.is_empty() {
+        let ambush = Ambush { checkpoint: u32::MAX, fault: Fault::Kill, moment: Moment::Before };
+        matrix.wrong.push(Wrong { story, checkpoint: "nothing struck".into(), ambush, violations });
+    }
+    for (number, checkpoint) in (0..).zip(&checkpoints) {
+        for &fault in faults {
+            matrix.points += 1;
+            for moment in Moment::ALL.into_iter().filter(|moment| fault.may_strike(*moment)) {
+                let ambush = Ambush { checkpoint: number, fault, moment };
+                let Outcome { struck, violations, .. } = player.play(schedule, mutation, Some(ambush));
+                // Not every checkpoint is followed by an act.
+                if struck {
+                    matrix.runs += 1;
+                } else if moment != Moment::Acted {
+                    matrix.missed += 1;
+                }
+                if !violations.is_empty() {
+                    matrix.wrong.push(Wrong { story, checkpoint: checkpoint.clone(), ambush, violations });
                 }
             }
         }

@@ -8,7 +8,7 @@ mod store;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-pub(crate) use self::store::current_on;
+pub(crate) use self::store::{current_on, rewrite, time_on, trial_on};
 
 use seimon_core::health::{Health, HealthConfig, HealthEvent};
 use seimon_core::migration::{
@@ -21,12 +21,14 @@ use seimon_plan::{PathId, ZoneId};
 use self::checks::Probe;
 use self::names::{Names, Situation, address_in};
 use self::network::Network;
-use self::store::Store;
+use self::store::{Others, Store};
 use crate::ground::{Fault, Ground, Moment, Mutation, Stop};
 
 const HOUSEKEEPING: u64 = 500;
 const HOUSEKEEPING_AT_REST: u64 = 2_000;
 const CONVERGE_AGAIN: u64 = 30_000;
+/// A clock that is put right by so little has not jumped.
+const PUT_RIGHT: i64 = 30_000;
 
 #[derive(Debug)]
 pub struct Gateway {
@@ -40,6 +42,8 @@ pub struct Gateway {
     housekeeping_at: u64,
     converge_at: u64,
     window: Option<(i64, WindowState)>,
+    /// Since the resolver was last told of the situation.
+    acted: bool,
     pub started: u64,
 }
 
@@ -80,7 +84,8 @@ fn mechanisms(mutation: Mutation) -> Mechanisms {
 impl Gateway {
     pub fn start(ground: &mut Ground<'_, '_>) -> Result<Self, NotStarted> {
         let now = ground.clocks.mono(ground.now);
-        let mut store = Store::open(ground.disk.clone()).ok_or(NotStarted::DiskRefuses)?;
+        let others = if ground.mutation == Mutation::Strict { Others::Refused } else { Others::PassedOver };
+        let mut store = Store::open(ground.disk.clone(), others).ok_or(NotStarted::DiskRefuses)?;
         ground.act()?;
         if ground.mutation == Mutation::Forgets {
             store.checkpoints.clear();
@@ -105,9 +110,10 @@ impl Gateway {
             housekeeping_at: ground.now,
             converge_at: ground.now + CONVERGE_AGAIN,
             window: None,
+            acted: true,
             started: ground.now,
         };
-        let mut choices = BTreeMap::new();
+        let (mut choices, mut trials) = (BTreeMap::new(), BTreeMap::new());
         for route in plan.routes() {
             let config = Config::from_plan(plan, route, mechanisms(ground.mutation));
             let zone_group = config.zone_group.clone();
@@ -120,10 +126,12 @@ impl Gateway {
             };
             let Some(machine) = machine else { continue };
             let choice = PathChoice::On(machine.current().clone());
-            choices.insert((zone_group.zone.clone(), zone_group.group.clone()), choice);
+            let key = (zone_group.zone.clone(), zone_group.group.clone());
+            trials.extend(machine.state().trial().map(|trial| (key.clone(), trial.clone())));
+            choices.insert(key, choice);
             gateway.machines.insert(zone_group, machine);
         }
-        gateway.network = Network::begin(ground, choices, Generation(1));
+        gateway.network = Network::begin(ground, choices, trials, Generation(1));
         if !gateway.network.converge(ground) {
             return Err(NotStarted::KernelRefuses);
         }
@@ -164,8 +172,11 @@ impl Gateway {
         if news {
             self.inform_all(ground);
         }
-        let situation = self.situation(ground);
-        self.names.tell(situation, ground);
+        if news || self.acted {
+            self.acted = false;
+            let situation = self.situation(ground);
+            self.names.tell(situation, ground);
+        }
         self.names.turn(ground, &mut self.network);
         let foreign = ground.kernel.touched && ground.mutation != Mutation::Reobserve;
         if foreign || (self.converge_at <= ground.now && ground.mutation != Mutation::Reobserve) {
@@ -264,6 +275,7 @@ impl Gateway {
                 .iter_mut()
                 .find_map(|(zone_group, machine)| Some((zone_group.clone(), machine.poll_action()?)));
             let Some((zone_group, action)) = next else { return Ok(()) };
+            self.acted = true;
             let touches = action.touches_kernel();
             if touches || matches!(action, Action::WriteCheckpoint { .. }) {
                 ground.act()?;
@@ -281,10 +293,6 @@ impl Gateway {
         Ok(())
     }
 
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "an action that is new is complained of when it comes up, not when this is built"
-    )]
     fn perform(
         &mut self,
         zone_group: &ZoneGroup,
@@ -295,8 +303,8 @@ impl Gateway {
             Action::WriteCheckpoint { id, checkpoint } => {
                 self.write(zone_group, id, *checkpoint, ground).map(Some)
             }
-            Action::SetCurrent { id, path, .. } => {
-                Ok(Some(if self.network.set_current(zone_group, path, ground) {
+            Action::SetCurrent { id, path, trial, zone_group: _ } => {
+                Ok(Some(if self.network.set_current(zone_group, path, trial, ground) {
                     Event::ChangeInForce { id }
                 } else {
                     self.converge_at = ground.now;
@@ -321,13 +329,8 @@ impl Gateway {
                 ground.tell(|| format!("{zone_group}: {notice:?}"));
                 Ok(None)
             }
-            other => {
-                if !matches!(other, Action::Drain { .. }) {
-                    let what = "an action that the simulator lacks";
-                    ground.reference.complain(ground.now, what, format!("{other:?}"));
-                }
-                Ok(None)
-            }
+            // Affinity of clients with live flows is kept for every path alike.
+            Action::Drain { .. } => Ok(None),
         }
     }
 
@@ -354,13 +357,14 @@ impl Gateway {
                     // A process that is killed in the middle of a write has written some of it.
                     ground.disk.light_fuse(57);
                 }
-                (Fault::PowerCut | Fault::Kill, Moment::Before | Moment::After | Moment::Acted) => {}
+                (Fault::PowerCut | Fault::Kill, Moment::Before | Moment::After | Moment::Acted)
+                | (Fault::Older | Fault::Newer | Fault::ClockAhead | Fault::ClockBack, _) => {}
             }
         }
         ground.strike(Moment::Before)?;
         let early = (ground.mutation == Mutation::ActsFirst).then(|| checkpoint.state.current().clone());
         if let Some(path) = early {
-            self.network.set_current(zone_group, path, ground);
+            self.network.set_current(zone_group, path, None, ground);
             ground.look();
         }
         let written = self.store.save_checkpoint(checkpoint);
@@ -400,13 +404,15 @@ impl Gateway {
                 window
             }
         };
-        let trusted = ground.clocks.untrusted_until <= ground.now && wall_ms >= self.store.clock_floor;
+        let vouched = ground.clocks.untrusted_until <= ground.now;
+        let trusted = vouched && wall_ms.saturating_add(PUT_RIGHT) >= self.store.clock_floor;
+        let known = trusted || ground.mutation == Mutation::WildClock;
         View {
             window,
             clock: if trusted { ClockTrust::Trusted } else { ClockTrust::NotTrusted },
             paths: BTreeMap::new(),
             boot: self.boot.clone(),
-            wall_ms,
+            wall_ms: if known { wall_ms } else { self.store.clock_floor },
         }
     }
 }

@@ -11,10 +11,10 @@ use seimon_plan::{GroupId, PathId, ZoneId};
 use crate::border;
 use crate::dice::Dice;
 use crate::disk::Disk;
-use crate::gateway::current_on;
+use crate::gateway::{current_on, trial_on};
 use crate::kernel::{Ask, Kernel, Memory, Way};
 use crate::reference::{Reference, Wrong};
-use crate::town::{Choices, Town};
+use crate::town::{Choices, ELSEWHERE, Town};
 use crate::world::World;
 
 /// The run of the agent is over.
@@ -49,10 +49,36 @@ pub enum Mutation {
     Forgets,
     /// Paths never count as down.
     Liveness,
-    /// A service that failed once has failed.
+    /// A path that lost one echo is dead.
     Hasty,
     /// The table is not looked at again.
     Reobserve,
+    /// The time is written down whether anybody vouches for it or not.
+    WildClock,
+    /// Records that another version wrote keep the agent from starting.
+    Strict,
+}
+
+impl Mutation {
+    /// All but [`Self::None`].
+    pub const ALL: [Self; 16] = [
+        Self::EgressVeto,
+        Self::WindowVeto,
+        Self::Rollback,
+        Self::Checkpoint,
+        Self::BlameService,
+        Self::ActsFirst,
+        Self::DiskLies,
+        Self::Affinity,
+        Self::Between,
+        Self::Zones,
+        Self::Forgets,
+        Self::Liveness,
+        Self::Hasty,
+        Self::Reobserve,
+        Self::WildClock,
+        Self::Strict,
+    ];
 }
 
 /// When something strikes, counted in checkpoints that the machines ask for.
@@ -68,10 +94,29 @@ pub enum Fault {
     Kill,
     PowerCut,
     DiskFull,
+    /// Killed, and the journal is one that another version wrote.
+    Older,
+    Newer,
+    /// Killed, and the wall clock is another by the time of the next start: three days and a half later, a year earlier.
+    ClockAhead,
+    ClockBack,
 }
 
 impl Fault {
     pub const ALL: [Self; 3] = [Self::Kill, Self::PowerCut, Self::DiskFull];
+    pub const UPGRADES: [Self; 2] = [Self::Older, Self::Newer];
+    pub const CLOCKS: [Self; 2] = [Self::ClockAhead, Self::ClockBack];
+
+    /// Whether something may be half done when it strikes.
+    pub const fn may_strike(self, moment: Moment) -> bool {
+        match self {
+            Self::Kill | Self::PowerCut => true,
+            Self::DiskFull => matches!(moment, Moment::Before),
+            Self::Older | Self::Newer | Self::ClockAhead | Self::ClockBack => {
+                !matches!(moment, Moment::During)
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +144,8 @@ pub struct Hazards {
     pub checkpoints: Vec<String>,
     pub armed: bool,
     pub struck: bool,
+    /// What is to happen between the death of this run of the agent and the next one.
+    pub aftermath: Option<Fault>,
     pub disk_full_until: u64,
 }
 
@@ -109,6 +156,8 @@ pub struct Clocks {
     pub booted: u64,
     pub boots: u32,
     pub untrusted_until: u64,
+    /// How wrong the wall clock is until then: a box without a battery, not yet told the time.
+    pub off_by: i64,
 }
 
 impl Clocks {
@@ -117,7 +166,8 @@ impl Clocks {
     }
 
     pub fn wall(&self, now: u64) -> i64 {
-        self.wall_ms.saturating_add(i64::try_from(now).unwrap_or(i64::MAX))
+        let off_by = if now < self.untrusted_until { self.off_by } else { 0 };
+        self.wall_ms.saturating_add(i64::try_from(now).unwrap_or(i64::MAX)).saturating_add(off_by)
     }
 }
 
@@ -183,6 +233,10 @@ impl Ground<'_, '_> {
             Fault::Kill => Err(Stop::Killed),
             Fault::PowerCut => Err(Stop::PowerCut),
             Fault::DiskFull => Ok(()),
+            Fault::Older | Fault::Newer | Fault::ClockAhead | Fault::ClockBack => {
+                self.hazards.aftermath = Some(ambush.fault);
+                Err(Stop::Killed)
+            }
         }
     }
 }
@@ -203,7 +257,7 @@ impl Ground<'_, '_> {
         let may_begin = self.clocks.untrusted_until <= self.now && crate::reference::is_open(wall_ms);
         for (zone_group, (to, protocol, port)) in border::newcomers(self.town) {
             let (zone, group) = (zone_group.zone.clone(), zone_group.group.clone());
-            let ask = Ask { zone: zone.clone(), to, protocol, port, kept: Vec::new() };
+            let ask = Ask { zone: zone.clone(), host: ELSEWHERE, to, protocol, port, kept: Vec::new() };
             let way = self.kernel.answer(&mut self.lore.memory, &ask);
             let index = if let Way::Out { path, .. } = way {
                 Some(path)
@@ -217,6 +271,12 @@ impl Ground<'_, '_> {
             let durable = || current_on(disk.survivors(), zone.as_str(), group.as_str());
             let who = (zone.as_str(), group.as_str());
             self.reference.aims(self.now, who, path.as_str(), durable, may_begin);
+            let ask = Ask { host: self.town.host(&zone, 0), ..ask };
+            let Way::Out { path, .. } = self.kernel.answer(&mut self.lore.memory, &ask) else { continue };
+            let Some(path) = border::path_of(self.town, path) else { continue };
+            let disk = self.disk.clone();
+            let durable = || trial_on(disk.survivors(), zone.as_str(), group.as_str());
+            self.reference.tries(self.now, who, path.as_str(), durable, may_begin);
         }
         self.patrol();
     }
@@ -245,6 +305,13 @@ impl Ground<'_, '_> {
             self.reference.complain(self.now, what, detail.clone());
         }
         self.lore.judged.insert(digest, found);
+    }
+
+    /// What the wall clock says where somebody vouches for it.
+    pub fn vouch(&mut self) {
+        if self.clocks.untrusted_until <= self.now {
+            self.reference.vouched(self.clocks.wall(self.now));
+        }
     }
 
     /// Tells the reference the truth.

@@ -22,6 +22,8 @@ use crate::town::Town;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ask {
     pub zone: ZoneId,
+    /// Last byte of the client's address.
+    pub host: u8,
     pub to: IpAddr,
     pub protocol: u8,
     pub port: u16,
@@ -168,11 +170,11 @@ impl<'t> Kernel<'t> {
         &mut self,
         memory: &mut Memory,
         zone: &ZoneId,
-        client: MacAddress,
+        (client, host): (MacAddress, u8),
         to: (IpAddr, u8, u16),
     ) -> Way {
         let kept = self.kept(client);
-        let ask = Ask { zone: zone.clone(), to: to.0, protocol: to.1, port: to.2, kept };
+        let ask = Ask { zone: zone.clone(), host, to: to.0, protocol: to.1, port: to.2, kept };
         let way = self.answer(memory, &ask);
         if let Way::Out { learnt, .. } = &way {
             for &(path, zone_group) in learnt {
@@ -225,7 +227,9 @@ impl<'t> Kernel<'t> {
     fn interpret(&self, machine: &mut interpreter::Machine<'_>, ask: &Ask) -> Option<Way> {
         let spec = self.town.plan.zones.get(&ask.zone)?;
         let source: IpAddr = match ask.to {
-            IpAddr::V4(_) => std::net::Ipv4Addr::from(u32::from(spec.ipv4.network()) | 100).into(),
+            IpAddr::V4(_) => {
+                std::net::Ipv4Addr::from(u32::from(spec.ipv4.network()) | u32::from(ask.host)).into()
+            }
             IpAddr::V6(_) => std::net::Ipv6Addr::from(u128::from(spec.ipv6?.network()) | 0x100).into(),
         };
         for (path, zone_group) in &ask.kept {

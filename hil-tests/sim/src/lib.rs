@@ -30,4 +30,5 @@ pub mod runs;
 pub mod schedule;
 pub mod shrink;
 pub mod town;
+pub mod versions;
 pub mod world;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use seimon_board::Instant;
-use seimon_core::health::{CheckOutcome, Health, HealthConfig, Stage};
+use seimon_core::health::{CheckOutcome, FlowCount, Health, HealthConfig, Stage};
 use seimon_core::migration::{
     Action, BootId, Checkpoint, ClockTrust, Config, Event, Machine, Mechanisms, Passed, View, WindowState,
 };
@@ -97,7 +97,17 @@ pub struct Watched {
     pub lost: u64,
     pub checks: u64,
     pub failed_checks: u64,
+    /// Users' new flows, and those that had no answer in time.
+    pub flows: u64,
+    pub unanswered: u64,
 }
+
+/// New flows of users in a second, as in a school at work.
+const FLOWS_A_SECOND: u64 = 10;
+/// Between two counts of them, milliseconds.
+const HOUSEKEEPING: u64 = 2_000;
+/// Since its first packet: when a client tries again, until the flow counts as unanswered.
+const TRIES: [f64; 3] = [0.0, 1_000.0, 3_000.0];
 
 /// So long at rest on `home`, all paths losing packets.
 pub fn watch(town: &Town, home: &PathId, loss: Loss, hours: u64, seed: u64) -> Option<Watched> {
@@ -111,6 +121,8 @@ pub fn watch(town: &Town, home: &PathId, loss: Loss, hours: u64, seed: u64) -> O
     let mut channels: BTreeMap<PathId, Channel> =
         plan.paths.keys().map(|path| (path.clone(), Channel::new(loss, dice.split()))).collect();
     let mut now = 5_000_u64;
+    // One for each try: time does not go back on a channel, and a burst does not last from one try to the next.
+    let mut users = TRIES.map(|after| (after, Channel::new(loss, dice.split())));
     let mono = Instant::from_millis;
     let health_config = HealthConfig::from_plan(&plan, seed);
     let timeout = health_config.thresholds.check_timeout.0;
@@ -201,7 +213,17 @@ pub fn watch(town: &Town, home: &PathId, loss: Loss, hours: u64, seed: u64) -> O
         }
         if news || house_at <= now {
             if house_at <= now {
-                house_at = now + 2_000;
+                house_at = now + HOUSEKEEPING;
+                let mut count = FlowCount::default();
+                for n in 0..FLOWS_A_SECOND * HOUSEKEEPING / 1_000 {
+                    let begun = (now + n * 1_000 / FLOWS_A_SECOND) as f64;
+                    count.total += 1;
+                    let mut tries = users.iter_mut();
+                    count.answered += u64::from(tries.any(|(after, way)| !way.loses(begun + *after)));
+                }
+                watched.flows += count.total;
+                watched.unanswered += count.total - count.answered;
+                health.handle_flows(&zone_group.zone, &zone_group.group, &current, count, mono(now));
             }
             machine.handle_event(Event::FactsChanged, &view(&health, now), mono(now));
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use seimon_sim::crash::Kind;
 use seimon_sim::ground::Mutation;
 use seimon_sim::play::{Listener, Player};
 use seimon_sim::reference::Violation;
@@ -18,6 +19,7 @@ seimon-sim [--schedules N] [--seed S] [--hours H] [--json FILE] [--keep] [--no-m
                     N random schedules from seed S on (10000, 1), the crash matrix, H hours of loss (100; 0: none)
 seimon-sim play FILE...   schedules from files, with what they violate
 seimon-sim roll SEED      the schedule of a seed, as such a file
+seimon-sim prove          for each way to make the gateway wrong a small schedule that shows it, kept as a file
 ";
 
 #[derive(Debug)]
@@ -61,6 +63,7 @@ fn run(arguments: &[String]) -> Result<bool> {
             say(&serde_json::to_string_pretty(&Schedule::roll(town, seed))?);
             return Ok(true);
         }
+        Some("prove") => return prove(&towns),
         Some("help" | "--help" | "-h") => {
             say(HELP);
             return Ok(true);
@@ -109,6 +112,17 @@ fn play(towns: &[Town], files: &[String]) -> Result<bool> {
     Ok(good)
 }
 
+fn prove(towns: &[Town]) -> Result<bool> {
+    let mut good = true;
+    for mutation in Mutation::ALL {
+        let file = runs::prove(towns, mutation, &runs::kept_folder())?;
+        good &= file.is_some();
+        let file = file.map_or("NOT FOUND OUT".to_owned(), |file| file.display().to_string());
+        say(&format!("{mutation:?}: {file}"));
+    }
+    Ok(good)
+}
+
 fn everything(towns: &[Town], wanted: &Wanted) -> Result<bool> {
     let mut checks = Vec::new();
     let kept = runs::kept(&runs::kept_folder())?;
@@ -139,15 +153,18 @@ fn everything(towns: &[Town], wanted: &Wanted) -> Result<bool> {
     checks.push(Check::new("sim.schedules", many.schedules, Goal::AtLeast(wanted.schedules), None));
     checks.push(Check::new("sim.violations", many.failures.len() as u64, Goal::Exactly(0), None));
     if wanted.matrix {
-        let matrix = runs::crashes(towns, Mutation::None);
-        for wrong in matrix.wrong.iter().take(10) {
-            say(&format!("{}: {:?} at {}", wrong.story, wrong.ambush, wrong.checkpoint));
-            tell(&wrong.violations);
+        for kind in Kind::ALL {
+            let matrix = runs::crashes(towns, kind, Mutation::None);
+            for wrong in matrix.wrong.iter().take(10) {
+                say(&format!("{}: {:?} at {}", wrong.story, wrong.ambush, wrong.checkpoint));
+                tell(&wrong.violations);
+            }
+            let note = format!("{} runs, by moment", matrix.runs);
+            let name = |what: &str| format!("{}.{what}", kind.name());
+            checks.push(Check::new(&name("points"), matrix.points, Goal::AtLeast(30), Some(note)));
+            checks.push(Check::new(&name("wrong"), matrix.wrong.len() as u64, Goal::Exactly(0), None));
+            checks.push(Check::new(&name("missed"), matrix.missed, Goal::Exactly(0), None));
         }
-        let note = format!("{} runs, by moment", matrix.runs);
-        checks.push(Check::new("crash.points", matrix.points, Goal::AtLeast(30), Some(note)));
-        checks.push(Check::new("crash.wrong", matrix.wrong.len() as u64, Goal::Exactly(0), None));
-        checks.push(Check::new("crash.missed", matrix.missed, Goal::Exactly(0), None));
     }
     if wanted.hours > 0 {
         let town = towns.first().context("no town")?;

@@ -21,6 +21,8 @@ const IN_A_RUSH: usize = 8;
 #[derive(Debug)]
 struct Client {
     mac: MacAddress,
+    /// Last byte of its address.
+    host: u8,
     zone_group: ZoneGroup,
     service: Option<ServiceId>,
     only_in_a_rush: bool,
@@ -53,6 +55,7 @@ impl People {
                 number = number.wrapping_add(1);
                 clients.push(Client {
                     mac: MacAddress([2, 0, 0, 0, 1, number]),
+                    host: town.host(&route.zone, n),
                     zone_group: zone_group.clone(),
                     service: service.clone(),
                     only_in_a_rush: n >= USUAL,
@@ -138,7 +141,7 @@ fn request(client: &Client, ground: &mut Ground<'_, '_>) {
     let Some(known) = client.known else { return };
     let to = (known, protocol, port);
     let zone = &client.zone_group.zone;
-    let way = ground.kernel.begin(&mut ground.lore.memory, zone, client.mac, to);
+    let way = ground.kernel.begin(&mut ground.lore.memory, zone, (client.mac, client.host), to);
     let Way::Out { path, to: real, .. } = way else { return };
     let Some(path) = border::path_of(ground.town, path) else { return };
     let outcome = match &client.service {

@@ -5,13 +5,14 @@ use seimon_plan::{GroupId, PathId, ZoneId};
 
 use crate::dice::Dice;
 use crate::disk::{Disk, Mood};
-use crate::gateway::{Gateway, NotStarted};
-use crate::ground::{Ambush, Clocks, Ground, Hazards, Lore, Mutation, Stop};
+use crate::gateway::{Gateway, NotStarted, rewrite, time_on};
+use crate::ground::{Ambush, Clocks, Fault, Ground, Hazards, Lore, Mutation, Stop};
 use crate::kernel::Kernel;
 use crate::people::People;
 use crate::reference::{Able, Reference, Rules, Tally, Violation};
 use crate::schedule::{Happening, OPEN, Schedule};
 use crate::town::{DRAIN_MS, IDLE_MS, Town};
+use crate::versions::Writer;
 use crate::world::World;
 
 const TICK: u64 = 100;
@@ -70,7 +71,7 @@ impl<'t> Player<'t> {
             world: World::new(self.town, dice.split()),
             kernel: Kernel::new(self.town),
             disk: Disk::default(),
-            clocks: Clocks { wall_ms: schedule.wall_ms, booted: 0, boots: 1, untrusted_until: 0 },
+            clocks: Clocks { wall_ms: schedule.wall_ms, booted: 0, boots: 1, untrusted_until: 0, off_by: 0 },
             hazards: Hazards { ambush, ..Hazards::default() },
             reference: Reference::new(Rules::of(&self.town.plan), DRAIN_MS, IDLE_MS),
             lore: &mut self.lore,
@@ -118,6 +119,7 @@ impl Stage<'_, '_> {
             }
             self.tick();
         }
+        self.judge_time();
         self.heal(schedule);
         let end = self.ground.now + LONGEST_REST;
         while self.ground.reference.violations.is_empty() && !self.is_at_rest() {
@@ -153,6 +155,7 @@ impl Stage<'_, '_> {
         self.ground.now = now;
         self.ground.kernel.now = now;
         self.ground.world.advance(now);
+        self.ground.vouch();
         if self.ground.hazards.disk_full_until != 0 && self.ground.hazards.disk_full_until <= now {
             self.ground.hazards.disk_full_until = 0;
             self.set_mood(Mood::Well);
@@ -163,6 +166,9 @@ impl Stage<'_, '_> {
             self.ground.clocks.booted = now;
             self.ground.clocks.boots += 1;
             self.ground.clocks.untrusted_until = self.ground.clocks.untrusted_until.max(now + 5_000);
+            let decades = 20 * 365 * 86_400_000;
+            let off_by = self.ground.dice.of(&[0, decades, -decades]).copied();
+            self.ground.clocks.off_by = off_by.unwrap_or_default();
             self.start_at = now + 1_000;
         }
         if now.is_multiple_of(500) {
@@ -207,11 +213,13 @@ impl Stage<'_, '_> {
         self.gateway = None;
         self.ground.tell(|| format!("--- {stop:?}"));
         let now = self.ground.now;
+        self.judge_time();
         match stop {
             // A write that was cut short by the death of its process stays as it is.
             Stop::Killed => {
                 self.ground.disk.process_died();
                 self.ground.reference.crashed(now, false);
+                self.aftermath();
                 self.start_at = now + RESTART;
             }
             Stop::PowerCut => {
@@ -223,6 +231,24 @@ impl Stage<'_, '_> {
                 self.power_back_at = Some(now + dice.between(1_000, 20_000));
                 self.ground.hazards.kill_after = None;
             }
+        }
+    }
+
+    fn judge_time(&mut self) {
+        let written = time_on(self.ground.disk.survivors());
+        self.ground.reference.keeps_time(self.ground.now, written);
+    }
+
+    /// What is otherwise when the agent is started again.
+    fn aftermath(&mut self) {
+        let (later, earlier) = (84 * 3_600_000, 400 * 86_400_000);
+        let clocks = &mut self.ground.clocks;
+        match self.ground.hazards.aftermath.take() {
+            Some(Fault::Older) => rewrite(&self.ground.disk, Writer::Older),
+            Some(Fault::Newer) => rewrite(&self.ground.disk, Writer::Newer),
+            Some(Fault::ClockAhead) => clocks.wall_ms = clocks.wall_ms.saturating_add(later),
+            Some(Fault::ClockBack) => clocks.wall_ms = clocks.wall_ms.saturating_sub(earlier),
+            Some(Fault::Kill | Fault::PowerCut | Fault::DiskFull) | None => {}
         }
     }
 
@@ -266,9 +292,22 @@ impl Stage<'_, '_> {
             }
             Happening::ClockJumps { by_ms } => {
                 self.ground.clocks.wall_ms = self.ground.clocks.wall_ms.saturating_add(*by_ms);
+                self.ground.vouch();
             }
             Happening::ClockUntrusted { for_ms } => {
                 self.ground.clocks.untrusted_until = now + for_ms;
+            }
+            Happening::Upgrade { journal } => {
+                self.ground.hazards.aftermath = Some(match journal {
+                    Writer::Older => Fault::Older,
+                    Writer::Newer => Fault::Newer,
+                });
+                // A box that is off or dark is not upgraded.
+                if self.power_back_at.is_none() && !self.ground.disk.is_dark() {
+                    self.stop(Stop::Killed);
+                } else {
+                    self.ground.hazards.aftermath = None;
+                }
             }
             Happening::Rush { for_ms } => self.people.rush_until = now + for_ms,
             // Up to two moves, there and back, for what lasts; a line that flaps is held down longer each time.

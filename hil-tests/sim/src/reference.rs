@@ -74,6 +74,8 @@ struct Group {
     /// Whether its services ask for known addresses.
     asks_for_addresses: bool,
     aim: Option<String>,
+    /// Where the few who try first go; where everybody goes, mostly.
+    trial: Option<String>,
     /// When new flows last stopped taking the path.
     left: BTreeMap<String, u64>,
     asked_for: Option<String>,
@@ -101,6 +103,8 @@ pub struct Reference {
     last_crash: Option<u64>,
     last_loss_of_state: Option<u64>,
     hindered_until: Option<u64>,
+    /// The latest wall time, milliseconds since 1970, that somebody vouched for.
+    latest_vouched: Option<i64>,
     drain_ms: u64,
     idle_ms: u64,
     pub violations: Vec<Violation>,
@@ -118,6 +122,7 @@ impl Reference {
                 route: route.clone(),
                 asks_for_addresses: rules.asking.contains(&key.1),
                 aim: None,
+                trial: None,
                 left: BTreeMap::new(),
                 asked_for: None,
                 asked_back: false,
@@ -135,6 +140,7 @@ impl Reference {
             last_crash: None,
             last_loss_of_state: None,
             hindered_until: None,
+            latest_vouched: None,
             drain_ms,
             idle_ms,
             violations: Vec::new(),
@@ -181,6 +187,20 @@ impl Reference {
     /// who log in before it is carried out have less of it.
     pub fn hindered(&mut self, until: u64) {
         self.hindered_until = self.hindered_until.max(Some(until));
+    }
+
+    /// The wall clock stands at this, and somebody vouches for it.
+    pub fn vouched(&mut self, wall_ms: i64) {
+        self.latest_vouched = self.latest_vouched.max(Some(wall_ms));
+    }
+
+    /// The latest time that is on disk. One that nobody vouched for would keep a right clock from being believed, and
+    /// permits would run out by it.
+    pub fn keeps_time(&mut self, now: u64, wall_ms: Option<i64>) {
+        if wall_ms.is_some_and(|wall_ms| wall_ms != 0) && wall_ms > self.latest_vouched {
+            let detail = format!("{wall_ms:?}, vouched for {:?}", self.latest_vouched);
+            self.complain(now, "wrote down a time that nobody vouched for", detail);
+        }
     }
 
     /// Somebody asked for a move, and the gateway agreed.
@@ -260,7 +280,8 @@ impl Reference {
         }
         let written = durable();
         let is_written = written.iter().any(|written| written == path);
-        if !is_written && !(written.is_empty() && group.aim.is_none()) {
+        let is_first = written.is_empty() && group.aim.is_none();
+        if !(is_written || is_first) {
             let detail = format!("{who}, and on disk {written:?}");
             self.complain(now, "an act without a checkpoint", detail);
         }
@@ -284,6 +305,49 @@ impl Reference {
         }
         if let Some(group) = self.groups.get_mut(&key) {
             group.aim = Some(path.to_owned());
+        }
+    }
+
+    /// New flows of the few who try first now take this path. What everybody does is judged with everybody.
+    pub fn tries(
+        &mut self,
+        now: u64,
+        (zone, name): (&str, &str),
+        path: &str,
+        durable: impl FnOnce() -> Vec<String>,
+        may_begin: bool,
+    ) {
+        let key = (zone.to_owned(), name.to_owned());
+        let Some(group) = self.groups.get(&key).cloned() else { return };
+        if group.trial.as_deref() == Some(path) {
+            return;
+        }
+        if group.aim.as_deref() != Some(path) {
+            let who = format!("{zone}/{name}, a few: {path} instead of {:?}", group.aim);
+            let crashed =
+                within(self.last_crash, now, 60_000) || within(self.last_loss_of_state, now, 60_000);
+            if !group.route.iter().any(|allowed| allowed == path) {
+                self.complain(now, "a path that the plan does not allow", who.clone());
+            }
+            let written = durable();
+            if !written.iter().any(|written| written == path) {
+                let detail = format!("{who}, and on disk {written:?}");
+                self.complain(now, "an act without a checkpoint", detail);
+            }
+            if group.asked_for.as_deref() != Some(path) && !crashed {
+                self.complain(now, "a trial that nobody asked for", who.clone());
+            }
+            if !may_begin && !crashed {
+                self.complain(now, "began outside the window", who.clone());
+            }
+            if group.asks_for_addresses && self.long_strange(path, now) && !crashed {
+                self.complain(now, "moved to where the services do not know us", who);
+            }
+        }
+        if let Some(group) = self.groups.get_mut(&key)
+            && let Some(old) = group.trial.replace(path.to_owned())
+        {
+            group.left.insert(old, now);
         }
     }
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result};
 use seimon_plan::PathId;
 
-use crate::crash::{self, Matrix};
+use crate::crash::{self, Kind, Matrix};
 use crate::ground::Mutation;
 use crate::loss::{self, Loss, Watched};
 use crate::play::Player;
@@ -77,6 +77,33 @@ pub fn kept(folder: &Path) -> Result<Vec<(String, Schedule)>> {
     Ok(all.into_iter().collect())
 }
 
+/// What the mutation's shortest known proof is called among the kept.
+pub fn proof_name(mutation: Mutation) -> String {
+    let mut name = "shows".to_owned();
+    for letter in format!("{mutation:?}").chars() {
+        if letter.is_ascii_uppercase() {
+            name.push('-');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name + ".json"
+}
+
+/// A small schedule which shows that the mutation does harm; with a sound gateway nothing happens in it.
+pub fn prove(towns: &[Town], mutation: Mutation, folder: &Path) -> Result<Option<PathBuf>> {
+    let found = many(towns, 1, 2_000, mutation, 1).failures.into_iter().next();
+    let Some(failure) = found else { return Ok(None) };
+    let town = towns.iter().find(|town| town.kind == failure.schedule.town).context("a town")?;
+    let small = shrink(&mut Player::new(town), &failure.schedule, mutation);
+    write(&small, folder.join(proof_name(mutation))).map(Some)
+}
+
+fn write(schedule: &Schedule, file: PathBuf) -> Result<PathBuf> {
+    std::fs::write(&file, serde_json::to_string_pretty(schedule)? + "\n")
+        .with_context(|| format!("{}", file.display()))?;
+    Ok(file)
+}
+
 /// Plays `count` schedules from `first` on, spread over the towns. Stops early once `enough` have failed.
 pub fn many(towns: &[Town], first: u64, count: u64, mutation: Mutation, enough: usize) -> Many {
     let next = AtomicU64::new(0);
@@ -136,22 +163,30 @@ pub fn keep(town: &Town, failure: &Failure, folder: &Path) -> Result<PathBuf> {
     let small = shrink(&mut Player::new(town), &failure.schedule, Mutation::None);
     std::fs::create_dir_all(folder)?;
     let town = serde_json::to_value(small.town)?;
-    let file = folder.join(format!("{}-{}.json", town.as_str().unwrap_or("town"), small.seed));
-    std::fs::write(&file, serde_json::to_string_pretty(&small)? + "\n")?;
-    Ok(file)
+    let name = format!("{}-{}.json", town.as_str().unwrap_or("town"), small.seed);
+    write(&small, folder.join(name))
 }
 
-/// The matrix of the town with two lines, and of the one with one where it can be carried.
-pub fn crashes(towns: &[Town], mutation: Mutation) -> Matrix {
-    let mut sum = Matrix::default();
-    for town in towns.iter().filter(|town| town.kind == TownKind::TwoLines) {
-        let matrix = crash::run(&mut Player::new(town), town.kind, mutation);
-        sum.points += matrix.points;
-        sum.runs += matrix.runs;
-        sum.missed += matrix.missed;
-        sum.wrong.extend(matrix.wrong);
+/// The matrix of the towns with two lines; its stories are shared among the processors.
+pub fn crashes(towns: &[Town], kind: Kind, mutation: Mutation) -> Matrix {
+    let sum = Mutex::new(Matrix::default());
+    for town in towns.iter().filter(|town| [TownKind::TwoLines, TownKind::Canary].contains(&town.kind)) {
+        let stories = crash::stories(town.kind);
+        let next = AtomicUsize::new(0);
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            for _ in 0..processors.min(stories.len()) {
+                scope.spawn(|| {
+                    let mut player = Player::new(town);
+                    while let Some(story) = stories.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let matrix = crash::run(&mut player, story, kind.faults(), mutation);
+                        sum.lock().unwrap_or_else(PoisonError::into_inner).add(matrix);
+                    }
+                });
+            }
+        });
     }
-    sum
+    sum.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Both kinds of loss, resting on both paths: (name, what was seen).

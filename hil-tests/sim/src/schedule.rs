@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dice::Dice;
 use crate::town::{Town, TownKind};
+use crate::versions::Writer;
 
 /// One future of one town.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +113,10 @@ pub enum Happening {
     ClockUntrusted {
         for_ms: u64,
     },
+    /// The agent is stopped where it is and another version started, which finds a journal as it would have written it.
+    Upgrade {
+        journal: Writer,
+    },
     /// Many more people log in.
     Rush {
         for_ms: u64,
@@ -211,7 +216,7 @@ fn happen(cast: &Cast, dice: &mut Dice, rest: u64) -> Option<Happening> {
     let path = dice.of(&cast.paths)?.clone();
     let service = dice.of(&cast.services)?.clone();
     let (zone, group, paths) = dice.of(&cast.routes)?.clone();
-    Some(match dice.roll(26) {
+    Some(match dice.roll(28) {
         0..=2 => Happening::LineDies { line, for_ms },
         3 => Happening::LineFlaps { line, every_ms: dice.between(500, 20_000), for_ms },
         4 | 5 => {
@@ -244,6 +249,7 @@ fn happen(cast: &Cast, dice: &mut Dice, rest: u64) -> Option<Happening> {
                 Happening::ClockJumps { by_ms: if dice.one_in(2) { by } else { -by } }
             }
         }
+        25 | 26 => Happening::Upgrade { journal: if dice.one_in(2) { Writer::Older } else { Writer::Newer } },
         _ => Happening::Rush { for_ms },
     })
 }

@@ -39,6 +39,15 @@ const THIRD_LINE: &str = r#"
 "paths.vpn" = { line = "second", kind = "plain", ipv6 = "none", nat4 = "routed", resolvers = ["10.50.0.53"] }
 "#;
 
+/// A few clients of one zone try first.
+const CANARY: &str = r#"
+"migration.routes[0].canary" = { rooms = ["office"], time = "10s" }
+"migration.rooms.office" = { zone = "affairs", prefixes = ["10.20.1.64/27"] }
+"#;
+/// Last byte of the addresses of those who are in the room, and of everybody else.
+pub const IN_THE_ROOM: u8 = 70;
+pub const ELSEWHERE: u8 = 100;
+
 /// Drain deadline and idle time of log-ins in [`Town`]s, milliseconds.
 pub const DRAIN_MS: u64 = 40_000;
 pub const IDLE_MS: u64 = 10_000;
@@ -48,12 +57,14 @@ pub const IDLE_MS: u64 = 10_000;
 pub enum TownKind {
     TwoLines,
     ThreeLines,
+    /// As the first, with a canary.
+    Canary,
     /// The closed path is a tunnel over the line of the direct one.
     OneLine,
 }
 
 impl TownKind {
-    pub const ALL: [Self; 3] = [Self::TwoLines, Self::ThreeLines, Self::OneLine];
+    pub const ALL: [Self; 4] = [Self::TwoLines, Self::ThreeLines, Self::Canary, Self::OneLine];
 }
 
 /// A plan, and what of it stays the same in every schedule.
@@ -72,7 +83,7 @@ impl Town {
     /// Fails where this version cannot carry the town's paths.
     pub fn build(kind: TownKind) -> Result<Self> {
         let text = match kind {
-            TownKind::TwoLines | TownKind::ThreeLines => TWO_LINES,
+            TownKind::TwoLines | TownKind::ThreeLines | TownKind::Canary => TWO_LINES,
             TownKind::OneLine => ONE_LINE,
         };
         let mut set: BTreeMap<String, toml::Value> = toml::from_str(TIMES).context("times")?;
@@ -94,6 +105,9 @@ impl Town {
                 let paths = ["closed", "vpn", "direct"].map(|p| toml::Value::String(p.into())).to_vec();
                 set.insert(format!("migration.routes[{route}].paths"), toml::Value::Array(paths));
             }
+        }
+        if kind == TownKind::Canary {
+            set.extend(toml::from_str::<BTreeMap<String, toml::Value>>(CANARY).context("canary")?);
         }
         let text = with_overrides(text, &set).context("overrides")?;
         let board = Board::parse(BOARD, "board.toml").map_err(|error| anyhow!("{error}"))?;
@@ -118,6 +132,12 @@ impl Town {
 
     pub fn compile(&self, choices: &Choices, generation: Generation) -> Result<NetworkPlan> {
         Ok(compile(&self.plan, &self.allocation, choices, None, generation)?)
+    }
+
+    /// The last byte of the client's address: the first of each group's clients sits in the room, where there is one.
+    pub fn host(&self, zone: &ZoneId, number: usize) -> u8 {
+        let room = self.plan.migration.rooms.values().any(|room| room.zone == *zone);
+        if room && number == 0 { IN_THE_ROOM } else { ELSEWHERE }
     }
 
     /// The address that the outside sees on the path when nothing is wrong: the line's own where it is translated to
@@ -166,7 +186,8 @@ mod tests {
     fn the_towns_of_plain_paths_can_be_built_and_the_others_say_why_not() {
         let (towns, left_out) = Town::all();
         let kinds: Vec<TownKind> = towns.iter().map(|town| town.kind).collect();
-        assert!(kinds.contains(&TownKind::TwoLines) && kinds.contains(&TownKind::ThreeLines), "{left_out:?}");
+        let plain = [TownKind::TwoLines, TownKind::ThreeLines, TownKind::Canary];
+        assert!(plain.iter().all(|kind| kinds.contains(kind)), "{left_out:?}");
         assert_eq!(kinds.len() + left_out.len(), TownKind::ALL.len());
         for town in &towns {
             assert_eq!(town.plan.migration.times.drain.0.as_millis(), u128::from(DRAIN_MS));

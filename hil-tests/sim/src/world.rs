@@ -123,6 +123,7 @@ impl<'t> World<'t> {
             | Happening::Flush
             | Happening::ClockJumps { .. }
             | Happening::ClockUntrusted { .. }
+            | Happening::Upgrade { .. }
             | Happening::Rush { .. } => None,
         };
         if let Some((what, for_ms)) = wrong {
@@ -245,15 +246,15 @@ impl<'t> World<'t> {
         if self.has_strange_egress(path) { Some(STRANGER.into()) } else { self.town.egress(path) }
     }
 
-    /// What the path's resolvers say: `Err` no answer, `Ok(None)` no such name.
-    pub fn resolve(&mut self, name: &str, path: &PathId) -> Result<Option<Ipv4Addr>, ()> {
+    /// What the path's resolvers say: `None` nothing at all, `Some(None)` no such name.
+    pub fn resolve(&mut self, name: &str, path: &PathId) -> Option<Option<Ipv4Addr>> {
         // It is asked several times within seconds: what is only lossy answers in the end, unless nearly all is lost.
-        let Some(line) = self.line_of(path) else { return Err(()) };
+        let line = self.line_of(path)?;
         let hopeless = self.loss(line).is_some_and(|(permille, _)| permille > 500);
         if self.is_dead(path) || (hopeless && !self.passes(path)) {
-            return Err(());
+            return None;
         }
-        Ok(match self.lie(path) {
+        Some(match self.lie(path) {
             Some(Lie::Nothing) => None,
             Some(Lie::Elsewhere) => Some(Ipv4Addr::new(203, 0, 113, 250)),
             Some(Lie::Inside) => {

@@ -20,7 +20,7 @@ impl Agent {
         }
         if self.clock_floor_at <= now.mono && now.trusted {
             self.clock_floor_at = now.mono + clock_floor_every();
-            self.clock.raise_floor(now.wall);
+            self.raise_clock_floor(now.wall);
             if let Err(error) = self.store.save_clock_floor(now.wall) {
                 tracing::warn!(error = format!("{error:#}"), "the time was not written down");
             }

@@ -107,7 +107,13 @@ impl Agent {
         match action {
             Action::WriteCheckpoint { id, checkpoint } => {
                 Some(match self.store.save_checkpoint(*checkpoint) {
-                    Ok(()) => Event::CheckpointDurable { id },
+                    Ok(()) => {
+                        // As a restart would have it: what is on disk is not taken back by a clock that jumps.
+                        if let Some(floor) = self.store.clock_floor() {
+                            self.raise_clock_floor(floor);
+                        }
+                        Event::CheckpointDurable { id }
+                    }
                     Err(error) => Event::CheckpointFailed { id, reason: format!("{error:#}") },
                 })
             }
@@ -146,6 +152,12 @@ impl Agent {
                 self.publish(zone_group, &notice, now);
                 None
             }
+        }
+    }
+
+    pub(crate) fn raise_clock_floor(&mut self, to: jiff::Timestamp) {
+        if !self.sabotage.off("clock-floor") {
+            self.clock.raise_floor(to);
         }
     }
 
@@ -207,5 +219,29 @@ pub(crate) fn bare_view(plan: &ValidSitePlan, boot: &seimon_core::migration::Boo
         }
     };
     let clock = if now.trusted { ClockTrust::Trusted } else { ClockTrust::NotTrusted };
-    View { window, clock, paths: BTreeMap::new(), boot: boot.clone(), wall_ms: now.wall.as_millisecond() }
+    // A time that nobody vouches for is not written down: after the next start no right clock would be believed any more,
+    // and permits would run out by it.
+    let wall_ms = now.calendar.as_millisecond();
+    View { window, clock, paths: BTreeMap::new(), boot: boot.clone(), wall_ms }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::{SignedDuration, Timestamp};
+    use seimon_board::{Board, Instant};
+
+    #[test]
+    fn a_time_that_nobody_vouches_for_is_not_written_down() {
+        let board = Board::shipped("lab-namespace").unwrap();
+        let text = include_str!("../../../../provisioning/plan/examples/two-line-town.toml");
+        let plan = seimon_plan::parse(text, "town.toml", &board).unwrap();
+        let boot = seimon_core::migration::BootId("boot-1".into());
+        let known: Timestamp = "2026-11-23T08:00:00Z".parse().unwrap();
+        let wild = known + SignedDuration::from_hours(24 * 365 * 10);
+        let reading = |trusted, calendar| Reading { mono: Instant::ZERO, wall: wild, trusted, calendar };
+        let written = |now| bare_view(&plan, &boot, now).wall_ms;
+        assert_eq!(written(reading(false, known)), known.as_millisecond());
+        assert_eq!(written(reading(true, wild)), wild.as_millisecond());
+    }
 }

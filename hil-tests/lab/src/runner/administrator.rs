@@ -1,7 +1,7 @@
 //! What the administrator does: commands of `seimonctl`, and plans that change what is permitted.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
 use seimon_board::Board;
@@ -11,7 +11,10 @@ use super::plan_text::plan_text;
 use crate::capture::PermittedFlow;
 use crate::scenario::{EventSpec, Scenario};
 use crate::world::World;
-use crate::world::gateway::CtlOutput;
+use crate::world::gateway::{CtlOutput, SecondRuntime};
+
+/// How long a second agent may take to see that it is not alone.
+const SECOND: Duration = Duration::from_secs(5);
 
 /// Runs seimonctl as the administrator would.
 pub(super) fn command(world: &World, scenario: &Scenario, event: &EventSpec) -> Result<(i32, String)> {
@@ -37,6 +40,13 @@ pub(super) fn command(world: &World, scenario: &Scenario, event: &EventSpec) -> 
                 Some(to) => gateway.ctl(&["migrate", "start", group, "--to", to])?,
                 None => gateway.ctl(&["migrate", "start", group])?,
             }
+        }
+        "gateway.second" => {
+            let runtime = match event.keys.get("runtime").and_then(|runtime| runtime.as_str()) {
+                Some("own") => SecondRuntime::Own,
+                Some(_) | None => SecondRuntime::Same,
+            };
+            gateway.second(runtime, SECOND)?
         }
         other => {
             let Some(action) = other.strip_prefix("migrate.") else { bail!("no command `{other}`") };

@@ -15,6 +15,8 @@ use super::record::{Happened, LoadTrack, Record, first_entered, group_of};
 use super::screen::{Screen, Snapshot};
 use crate::result::{Check, Goal, Results};
 use crate::scenario::{EventSpec, Moment, Scenario};
+use crate::vocabulary::COMMANDS;
+use crate::world::events::{OF_THE_CLOCK, OF_THE_DISK};
 use crate::world::gateway::{GatewayConfig, Trust};
 use crate::world::{Happening, LoadHandle, Undo, World};
 
@@ -78,6 +80,13 @@ pub fn play_with(
         clock_trusted: Trust::Trusted,
     })?;
     let gateway = world.gateway()?;
+    let happens = |names: &[&str]| scenario.events.iter().any(|event| names.contains(&event.what.as_str()));
+    if happens(OF_THE_DISK) {
+        gateway.use_own_disk()?;
+    }
+    if happens(OF_THE_CLOCK) {
+        gateway.use_own_clock()?;
+    }
     if let Err(error) = gateway.start(READY) {
         let log = gateway.log();
         let end: Vec<&str> = log.lines().rev().take(20).collect();
@@ -244,7 +253,7 @@ impl<'a> Run<'a> {
             command: None,
             failed: None,
         };
-        let outcome = if event.what.starts_with("migrate.") || event.what.starts_with("plan.") {
+        let outcome = if COMMANDS.iter().any(|command| command.name == event.what) {
             command(self.world, self.scenario, event).map(|(code, said)| {
                 if code != 0 {
                     for line in said.lines().filter(|l| !l.trim().is_empty()).take(6) {

@@ -23,6 +23,10 @@ const LINES: &[&str] = &["carrier", "internet"];
 const SITES: &[&str] = &["affairs", "idp", "learning"];
 const DNS: &[&str] = &["closed", "direct"];
 
+/// Events that need the gateway's state on a disk of its own, or its wall clock to be one that can be moved.
+pub(crate) const OF_THE_DISK: &[&str] = &["gateway.power-cut", "gateway.disk-full"];
+pub(crate) const OF_THE_CLOCK: &[&str] = &["clock.set", "clock.jump"];
+
 /// Every event that [`super::World::perform`] knows.
 pub const EVENTS: &[EventInfo] = &[
     EventInfo {
@@ -140,5 +144,40 @@ pub const EVENTS: &[EventInfo] = &[
         keys: &[],
         undone: false,
         meaning: "kill -9 of the agent and its helpers, then start at once",
+    },
+    EventInfo {
+        name: "gateway.upgrade",
+        targets: &[],
+        keys: &[key("journal", "older | newer", "older", "as which version would have written it")],
+        undone: false,
+        meaning: "the agent is stopped (SIGTERM), its journal becomes what another version would have left, and it is started",
+    },
+    EventInfo {
+        name: "gateway.power-cut",
+        targets: &[],
+        keys: &[],
+        undone: true,
+        meaning: "the gateway's power goes: what was not synced is gone, and all that the kernel knew; with `for` it comes back",
+    },
+    EventInfo {
+        name: "gateway.disk-full",
+        targets: &[],
+        keys: &[],
+        undone: true,
+        meaning: "there is no room left on the disk of the agent's state",
+    },
+    EventInfo {
+        name: "clock.set",
+        targets: &[],
+        keys: &[key("to", "text", "required", "2028-09-02T05:59, in Japan")],
+        undone: true,
+        meaning: "the agent's wall clock is set (and still counts as synchronised)",
+    },
+    EventInfo {
+        name: "clock.jump",
+        targets: &[],
+        keys: &[key("by", "text", "required", "2h, -400d")],
+        undone: true,
+        meaning: "the agent's wall clock jumps (and still counts as synchronised)",
     },
 ];

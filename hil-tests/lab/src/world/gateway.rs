@@ -4,21 +4,25 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use seimon_journal::Journal;
 use tempfile::TempDir;
 
+use super::clock::WallClock;
+use super::power::{self, Disk};
+use super::versions::{Writer, rewritten};
 use crate::capture::lock;
 use crate::nodes::Node;
 
 /// What the agent is started with.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// `seimon-agent`; the resolver, the probe and `seimonctl` are beside it.
+    /// `seimon-agent`; its helpers and `seimonctl` are beside it.
     pub agent: PathBuf,
     /// The plan's text. Written to the gateway's directory, beside it the lab's CA as `lab-ca.pem`.
     pub plan: String,
@@ -49,7 +53,7 @@ pub struct CtlOutput {
 /// One process of the gateway, from /proc.
 #[derive(Clone, Debug)]
 pub struct ProcessUsage {
-    /// `seimon-agent`, `seimon-resolver` or `seimon-probe`.
+    /// `seimon-agent` or one of its helpers (`seimon-resolver`, `seimon-probe`, `seimon-page`, `seimon-tunnel`).
     pub name: String,
     pub pid: u32,
     pub rss_bytes: u64,
@@ -58,7 +62,12 @@ pub struct ProcessUsage {
 }
 
 /// The agent and its helpers by the names that /proc shows (15 characters at most).
-const PROCESSES: [&str; 3] = ["seimon-agent", "seimon-resolver", "seimon-probe"];
+const PROCESSES: [&str; 5] =
+    ["seimon-agent", "seimon-resolver", "seimon-probe", "seimon-page", "seimon-tunnel"];
+
+/// What the gateway has of the kernel's devices when it is switched on.
+const PORTS: [&str; 5] = ["wan1", "wan2", "lan1", "lan2", "lan3"];
+const NO_DISK: &str = "this gateway has no disk of its own";
 
 /// How long a killed process may take to be gone.
 const DEATH: Duration = Duration::from_secs(3);
@@ -71,8 +80,19 @@ const TICKS: f64 = 100.0;
 pub struct Gateway {
     node: Arc<Node>,
     config: GatewayConfig,
+    /// Before the directory that it is mounted in.
+    disk: Mutex<Option<Disk>>,
+    clock: OnceLock<WallClock>,
     directory: TempDir,
     child: Mutex<Option<Child>>,
+}
+
+/// Where a second agent has its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecondRuntime {
+    /// Where the first has them.
+    Same,
+    Own,
 }
 
 impl Gateway {
@@ -86,7 +106,27 @@ impl Gateway {
         if config.clock_trusted == Trust::Trusted {
             fs::write(at("clock-trusted"), "")?;
         }
-        Ok(Self { node, config, directory, child: Mutex::new(None) })
+        let (disk, clock) = (Mutex::new(None), OnceLock::new());
+        Ok(Self { node, config, disk, clock, directory, child: Mutex::new(None) })
+    }
+
+    /// From the first start on the state directory is a disk of its own, which can be cut off and filled.
+    ///
+    /// # Errors
+    /// Loop devices need root.
+    pub fn use_own_disk(&self) -> Result<()> {
+        *lock(&self.disk) = Some(Disk::make(self.directory.path(), &self.path("state"))?);
+        Ok(())
+    }
+
+    /// From the first start on the agent's wall clock can be moved.
+    ///
+    /// # Errors
+    /// libfaketime is missing.
+    pub fn use_own_clock(&self) -> Result<()> {
+        self.clock
+            .set(WallClock::make(self.directory.path())?)
+            .map_err(|_| anyhow!("the gateway has a clock of its own already"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -107,13 +147,7 @@ impl Gateway {
             bail!("the agent runs already");
         }
         let log = OpenOptions::new().create(true).append(true).open(self.path("agent.log"))?;
-        let mut command = self.node.command(path_text(&self.config.agent)?);
-        command.arg("run").arg("--plan").arg(self.path("plan.toml")).arg("--board").arg(&self.config.board);
-        command.arg("--state-dir").arg(self.path("state")).arg("--runtime-dir").arg(self.path("run"));
-        command.arg("--clock-trust-file").arg(self.path("clock-trusted"));
-        if !self.config.without.is_empty() {
-            command.arg("--without").arg(self.config.without.join(","));
-        }
+        let mut command = self.agent(&self.path("run"))?;
         command.stdin(Stdio::null()).stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
         let begun = Instant::now();
         let running =
@@ -132,6 +166,90 @@ impl Gateway {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// The agent's command line.
+    fn agent(&self, runtime: &Path) -> Result<Command> {
+        let program = path_text(&self.config.agent)?;
+        let mut command = match self.clock.get() {
+            None => self.node.command(program),
+            Some(clock) => {
+                let mut command = self.node.command("env");
+                clock.wrap(&mut command);
+                command.arg(program);
+                command
+            }
+        };
+        command.arg("run").arg("--plan").arg(self.path("plan.toml")).arg("--board").arg(&self.config.board);
+        command.arg("--state-dir").arg(self.path("state")).arg("--runtime-dir").arg(runtime);
+        command.arg("--clock-trust-file").arg(self.path("clock-trusted"));
+        if !self.config.without.is_empty() {
+            command.arg("--without").arg(self.config.without.join(","));
+        }
+        Ok(command)
+    }
+
+    /// Starts another agent beside the one that runs, with the same state, and tells how it ended. One that goes on for
+    /// longer than `patience` is killed; its exit code is 0.
+    pub fn second(&self, runtime: SecondRuntime, patience: Duration) -> Result<CtlOutput> {
+        let runtime = match runtime {
+            SecondRuntime::Same => self.path("run"),
+            SecondRuntime::Own => self.path("second-run"),
+        };
+        let log = self.path("second.log");
+        let file = File::create(&log)?;
+        let mut command = self.agent(&runtime)?;
+        command.stdin(Stdio::null()).stdout(Stdio::from(file.try_clone()?)).stderr(Stdio::from(file));
+        let mut child = command.spawn().context("a second agent")?;
+        let begun = Instant::now();
+        let code = loop {
+            if let Some(status) = child.try_wait()? {
+                break status.code().unwrap_or(-1);
+            }
+            if begun.elapsed() > patience {
+                child.kill()?;
+                child.wait()?;
+                break 0;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        Ok(CtlOutput { code, stdout: String::new(), stderr: fs::read_to_string(log).unwrap_or_default() })
+    }
+
+    /// The power goes. What was not on the disk is gone, and so is all that the kernel knew.
+    pub(super) fn power_cut(&self) -> Result<()> {
+        let mut disk = lock(&self.disk);
+        let disk = disk.as_mut().context(NO_DISK)?;
+        if self.is_running() {
+            self.kill_all()?;
+        }
+        disk.cut()?;
+        for entry in fs::read_dir(self.path("run"))? {
+            fs::remove_file(entry?.path())?;
+        }
+        power::forget(&self.node, &PORTS)?;
+        power::another_boot(self.directory.path(), disk.cuts())
+    }
+
+    pub(super) fn fill_disk(&self) -> Result<()> {
+        lock(&self.disk).as_ref().context(NO_DISK)?.fill()
+    }
+
+    pub(super) fn free_disk(&self) -> Result<()> {
+        lock(&self.disk).as_ref().context(NO_DISK)?.free()
+    }
+
+    pub(super) fn clock(&self) -> Result<&WallClock> {
+        self.clock.get().context("this gateway has no clock of its own")
+    }
+
+    /// The journal of an agent that does not run becomes what another version would have left.
+    pub(super) fn rewrite_journal(&self, writer: Writer) -> Result<()> {
+        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        let opened = Journal::open_or_salvage(&self.path("state"), machine.trim())?;
+        let records = opened.records.into_iter().map(|record| (record.kind, record.payload));
+        let mut journal = opened.journal;
+        Ok(journal.compact(&rewritten(records, writer))?)
     }
 
     fn last_words(&self) -> String {
@@ -239,7 +357,7 @@ impl Gateway {
             .unwrap_or_default()
     }
 
-    /// Agent, resolver and probe.
+    /// The agent and its helpers.
     pub fn usage(&self) -> Vec<ProcessUsage> {
         processes().into_iter().filter_map(|(pid, name)| usage(pid, name)).collect()
     }

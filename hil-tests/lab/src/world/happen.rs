@@ -4,10 +4,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use jiff::Timestamp;
 
 use super::events::EVENTS;
 use super::town::{self, Egress};
-use super::{Happening, World};
+use super::versions::Writer;
+use super::{Happening, World, clock};
 use crate::capture::lock;
 use crate::servers::site::Illness;
 use crate::servers::{DnsFault, affairs_addresses};
@@ -31,6 +33,10 @@ enum Step {
     DnsFault(String, Option<DnsFault>),
     Affairs(Vec<std::net::IpAddr>),
     Echo,
+    Power,
+    Disk,
+    /// Seconds that it was ahead before.
+    Clock(i64),
 }
 
 impl Happening {
@@ -206,6 +212,36 @@ impl World {
                 self.gateway()?.start(AGENT)?;
                 return Ok(Undo::default());
             }
+            "gateway.upgrade" => {
+                let gateway = self.gateway()?;
+                let writer = match happening.word("journal", "older")?.as_str() {
+                    "older" => Writer::Older,
+                    "newer" => Writer::Newer,
+                    other => bail!("journal must be older or newer, not `{other}`"),
+                };
+                gateway.terminate(AGENT)?;
+                gateway.rewrite_journal(writer)?;
+                gateway.start(AGENT)?;
+                return Ok(Undo::default());
+            }
+            "gateway.power-cut" => {
+                self.gateway()?.power_cut()?;
+                Step::Power
+            }
+            "gateway.disk-full" => {
+                self.gateway()?.fill_disk()?;
+                Step::Disk
+            }
+            "clock.set" | "clock.jump" => {
+                let clock = self.gateway()?.clock()?;
+                let before = clock.seconds_ahead();
+                clock.set_ahead(if happening.what == "clock.set" {
+                    clock::ahead_of(Timestamp::now(), &happening.word("to", "")?)?
+                } else {
+                    before.saturating_add(clock::jump(&happening.word("by", "")?)?)
+                })?;
+                Step::Clock(before)
+            }
             other => bail!("event `{other}` is in the table but not made"),
         };
         Ok(Undo(Some(step)))
@@ -247,6 +283,9 @@ impl World {
                 self.servers.echo_silent.store(false, Ordering::Relaxed);
                 Ok(())
             }
+            Step::Power => self.gateway()?.start(AGENT),
+            Step::Disk => self.gateway()?.free_disk(),
+            Step::Clock(before) => self.gateway()?.clock()?.set_ahead(before),
         }
     }
 }

@@ -21,11 +21,15 @@
 //!
 //! Times are those of [`World::now`]; the runner keeps its own offset of the scenario's start.
 
+mod clock;
 pub mod events;
 pub mod gateway;
 mod happen;
 pub mod params;
+mod power;
 pub(crate) mod town;
+#[path = "../../../sim/src/versions.rs"]
+pub mod versions;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -118,10 +118,10 @@ fn serve(message: &[u8], path: &PathId, ground: &mut Ground<'_, '_>) -> (u64, Re
     let Some((name, kind, end)) = parse(message) else { return (10, Err(NoAnswer::Ill)) };
     // The gateway's own questions pass the same table.
     let reached = ground.kernel.has_table();
-    let said = if reached { ground.world.resolve(&name, path) } else { Err(()) };
+    let said = if reached { ground.world.resolve(&name, path) } else { None };
     match said {
-        Err(()) => (TIMEOUT, Err(NoAnswer::TimedOut)),
-        Ok(real) => (20, Ok(answer(&message[..end], real.filter(|_| kind == A)))),
+        None => (TIMEOUT, Err(NoAnswer::TimedOut)),
+        Some(real) => (20, Ok(answer(&message[..end], real.filter(|_| kind == A)))),
     }
 }
 

@@ -6,18 +6,22 @@ use std::net::{IpAddr, Ipv4Addr};
 use seimon_core::migration::ZoneGroup;
 use seimon_core::network_plan::{
     AffinityEntry, Change, ChangeSet, Dataplane as _, Element, Generation, NetworkPlan, PathChoice,
-    PathIndex, ZoneGroupIndex, current_element, diff, real_elements, twin_element, verify,
+    PathIndex, ZoneGroupIndex, canary_element, current_element, diff, real_elements, twin_element, verify,
 };
-use seimon_plan::{PathId, ZoneId};
+use seimon_plan::{GroupId, PathId, ZoneId};
 
 use crate::ground::{Ground, Mutation};
 use crate::town::Choices;
 
 const LEARNT: [&str; 3] = ["real4", "real6", "twin6"];
 
+pub(super) type Trials = BTreeMap<(ZoneId, GroupId), PathId>;
+
 #[derive(Debug, Default)]
 pub(super) struct Network {
     choices: Choices,
+    /// Of the few who try first.
+    trials: Trials,
     compiled: Option<NetworkPlan>,
     verified: Option<NetworkPlan>,
     bindings: BTreeMap<(ZoneId, String, PathId), Ipv4Addr>,
@@ -67,12 +71,19 @@ fn maim(mutation: Mutation, net: &mut NetworkPlan) {
         | Mutation::Forgets
         | Mutation::Liveness
         | Mutation::Hasty
-        | Mutation::Reobserve => {}
+        | Mutation::Reobserve
+        | Mutation::WildClock
+        | Mutation::Strict => {}
     }
 }
 
 impl Network {
-    pub(super) fn begin(ground: &mut Ground<'_, '_>, choices: Choices, generation: Generation) -> Self {
+    pub(super) fn begin(
+        ground: &mut Ground<'_, '_>,
+        choices: Choices,
+        trials: Trials,
+        generation: Generation,
+    ) -> Self {
         let known = ground.lore.compiled.get(&choices).cloned();
         let compiled = known.or_else(|| ground.town.compile(&choices, generation).ok());
         if let Some(compiled) = &compiled {
@@ -84,7 +95,12 @@ impl Network {
         if let Some(compiled) = &mut compiled {
             maim(ground.mutation, compiled);
         }
-        let mut network = Self { choices, compiled, ..Self::default() };
+        let allocation = &ground.town.allocation;
+        let under_way =
+            trials.iter().filter_map(|((zone, group), path)| canary_element(allocation, zone, group, path));
+        let under_way: Vec<Element> = under_way.collect();
+        let mut network = Self { choices, trials, compiled, ..Self::default() };
+        under_way.iter().for_each(|element| network.note(element));
         network.adopt(ground);
         network
     }
@@ -161,17 +177,30 @@ impl Network {
     }
 
     fn replace(&mut self, elements: Vec<Element>, ground: &mut Ground<'_, '_>) -> bool {
+        self.exchange(elements, Vec::new(), ground)
+    }
+
+    /// In one transaction, in the kernel and in what is meant.
+    fn exchange(
+        &mut self,
+        elements: Vec<Element>,
+        unwanted: Vec<Element>,
+        ground: &mut Ground<'_, '_>,
+    ) -> bool {
+        let gone: Vec<Element> = unwanted.iter().filter_map(|element| self.existing(element)).collect();
         let add: Vec<Element> =
             elements.into_iter().filter(|element| self.existing(element).as_ref() != Some(element)).collect();
-        if add.is_empty() {
+        if add.is_empty() && gone.is_empty() {
             return true;
         }
-        let remove = add.iter().filter_map(|element| self.existing(element)).collect();
+        let remove =
+            add.iter().filter_map(|element| self.existing(element)).chain(gone.iter().cloned()).collect();
         let change = Change::Elements { remove, add: add.clone() };
         if ground.kernel.apply(&ChangeSet { changes: vec![change] }).is_err() {
             return false;
         }
         add.iter().for_each(|element| self.note(element));
+        gone.into_iter().for_each(|element| self.note(&Element { value: None, ..element }));
         true
     }
 
@@ -179,15 +208,26 @@ impl Network {
         &mut self,
         zone_group: &ZoneGroup,
         path: PathId,
+        trial: Option<PathId>,
         ground: &mut Ground<'_, '_>,
     ) -> bool {
         let choice = PathChoice::On(path);
-        let element = current_element(&ground.town.allocation, &zone_group.zone, &zone_group.group, &choice);
-        let Some(element) = element else { return false };
-        if !self.replace(vec![element], ground) {
+        let (zone, group) = (&zone_group.zone, &zone_group.group);
+        let allocation = &ground.town.allocation;
+        let Some(current) = current_element(allocation, zone, group, &choice) else { return false };
+        let key = (zone.clone(), group.clone());
+        let canary = |path: &PathId| canary_element(allocation, zone, group, path);
+        let before: Vec<Element> = self.trials.get(&key).and_then(canary).into_iter().collect();
+        let now: Vec<Element> = trial.as_ref().and_then(canary).into_iter().collect();
+        let unwanted = if now.is_empty() { before } else { Vec::new() };
+        if !self.exchange([vec![current], now].concat(), unwanted, ground) {
             return false;
         }
-        self.choices.insert((zone_group.zone.clone(), zone_group.group.clone()), choice);
+        match trial {
+            Some(trial) => self.trials.insert(key.clone(), trial),
+            None => self.trials.remove(&key),
+        };
+        self.choices.insert(key, choice);
         true
     }
 

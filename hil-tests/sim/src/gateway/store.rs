@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
 use crate::ground::Ground;
+use crate::versions::{Writer, rewritten};
 
 /// Small, so that compactions are a part of most schedules.
 const COMPACT_ABOVE: u64 = 8 * 1024;
@@ -21,6 +22,13 @@ enum Record {
     ClockFloor { wall_ms: i64 },
 }
 
+/// What is done with records that this version does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    PassedOver,
+    Refused,
+}
+
 #[derive(Debug)]
 pub(super) struct Store {
     journal: Journal<Disk>,
@@ -30,12 +38,16 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn open(disk: Disk) -> Option<Self> {
+    pub(super) fn open(disk: Disk, others: Others) -> Option<Self> {
         let opened = Journal::salvage_on(disk, "sim").ok()?;
         let mut store =
             Self { journal: opened.journal, checkpoints: BTreeMap::new(), clock_floor: 0, floor_at: 0 };
         for record in opened.records {
-            store.remember(serde_json::from_slice(&record.payload).ok()?);
+            match (serde_json::from_slice(&record.payload), others) {
+                (Ok(record), _) => store.remember(record),
+                (Err(_), Others::PassedOver) => {}
+                (Err(_), Others::Refused) => return None,
+            }
         }
         Some(store)
     }
@@ -86,9 +98,33 @@ impl Store {
     }
 }
 
+/// The journal, as another version of the agent would have left it.
+pub(crate) fn rewrite(disk: &Disk, writer: Writer) {
+    let Ok(opened) = Journal::salvage_on(disk.clone(), "sim") else { return };
+    let records = opened.records.into_iter().map(|record| (record.kind, record.payload));
+    let mut journal = opened.journal;
+    journal.compact(&rewritten(records, writer)).ok();
+}
+
+/// The latest time that would be known after a power cut, read without the agent's own types.
+pub(crate) fn time_on(disk: Disk) -> Option<i64> {
+    let opened = Journal::salvage_on(disk, "sim").ok()?;
+    let values = opened.records.iter().filter_map(|r| serde_json::from_slice(&r.payload).ok());
+    values.filter_map(|record: serde_json::Value| record["wall_ms"].as_i64()).max()
+}
+
 /// The paths that the newest surviving record of the group allows new flows, read without the migration's own types. Two
 /// while a change is being made: it may or may not have been.
 pub(crate) fn current_on(disk: Disk, zone: &str, group: &str) -> Vec<String> {
+    paths_on(disk, zone, group, &["from"])
+}
+
+/// ...and those that the few who try first may take.
+pub(crate) fn trial_on(disk: Disk, zone: &str, group: &str) -> Vec<String> {
+    paths_on(disk, zone, group, &["from", "to"])
+}
+
+fn paths_on(disk: Disk, zone: &str, group: &str, in_a_canary: &[&str]) -> Vec<String> {
     let Ok(opened) = Journal::salvage_on(disk, "sim") else { return Vec::new() };
     let records = opened.records.iter().rev();
     let mut texts = records.filter_map(|r| serde_json::from_slice::<serde_json::Value>(&r.payload).ok());
@@ -101,7 +137,8 @@ pub(crate) fn current_on(disk: Disk, zone: &str, group: &str) -> Vec<String> {
     let state = &record["state"];
     let keys: &[&str] = match state["state"].as_str().unwrap_or_default() {
         "steady" | "blocked" => &["path"],
-        "qualifying" | "canary" => &["from"],
+        "qualifying" => &["from"],
+        "canary" => in_a_canary,
         "cutting_over" => &["from", "to"],
         _ => &["to"],
     };
