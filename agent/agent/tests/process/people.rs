@@ -11,7 +11,7 @@ use seimon_ipc::report::{AcceptanceReport, AcceptanceRun, LineUse, SignedReport,
 use seimon_plan::LineId;
 
 use crate::harness::agent::{Agent, Setup, process_fact, processes};
-use crate::harness::traffic::{at_work, echo_service, name_service};
+use crate::harness::traffic::{Sender, Sink, at_work, echo_service, name_service};
 use crate::harness::world::{in_world, inside};
 use crate::harness::{eventually, millis, secs, until};
 
@@ -66,10 +66,9 @@ fn every_zone_sees_the_status_page_over_both_families_and_no_line_does() -> Resu
 fn finished_test(agent: &Agent) -> Result<SignedReport> {
     agent.sockets.ask(Command::Acceptance { run: AcceptanceRun::Begin })?;
     eventually(secs(115), "the acceptance test is over", || {
-        match agent.sockets.ask(Command::Acceptance { run: AcceptanceRun::Look })? {
-            Response::Acceptance(progress) => Ok(progress.report),
-            other => bail!("{other:?}"),
-        }
+        let answer = agent.sockets.ask(Command::Acceptance { run: AcceptanceRun::Look })?;
+        let Response::Acceptance(progress) = answer else { bail!("{answer:?}") };
+        Ok(progress.report)
     })
 }
 
@@ -116,10 +115,9 @@ fn an_acceptance_test_is_over_in_time_signed_and_true_about_what_is_not_there() 
 
 fn line_use(agent: &Agent) -> Result<LineUse> {
     let line = LineId::new("carrier")?;
-    match agent.sockets.ask(Command::LineUse { line, days: 35 })? {
-        Response::LineUse(answer) => Ok(*answer),
-        other => bail!("{other:?}"),
-    }
+    let answer = agent.sockets.ask(Command::LineUse { line, days: 35 })?;
+    let Response::LineUse(line_use) = answer else { bail!("{answer:?}") };
+    Ok(*line_use)
 }
 
 #[test]
@@ -141,6 +139,45 @@ fn who_uses_a_line_is_counted_and_remembered() -> Result<()> {
         let agent = setup.start()?;
         ensure!(seen(&line_use(&agent)?), "{:?}", line_use(&agent));
         agent.stop()?;
+        Ok(())
+    })
+}
+
+/// Where an adapter registers that makes an internet telephone line of a fax machine.
+const TELEPHONY: &str = "203.0.113.99:5060";
+
+#[test]
+fn a_fax_adapter_on_the_old_line_keeps_it_and_is_named_without_its_address() -> Result<()> {
+    in_world(|world| {
+        let sink = Sink::listen("carrier", TELEPHONY)?;
+        let agent = Setup::new(world).start()?;
+        let adapter = Sender::start("learning", TELEPHONY)?;
+        sink.wait_more(secs(5))?;
+        let answer = eventually(secs(40), "the adapter is counted", || {
+            let answer = line_use(&agent)?;
+            Ok((!answer.stragglers.is_empty()).then_some(answer))
+        })?;
+        drop(adapter);
+        let [straggler] = answer.stragglers.as_slice() else { bail!("{answer:?}") };
+        ensure!(straggler.kind.ja == "FAX や電話の変換機" && !answer.may_cancel, "{answer:?}");
+        ensure!(straggler.zone.as_ref().is_some_and(|zone| zone.as_str() == "learning"), "{answer:?}");
+        ensure!(
+            answer.last_flow.is_some() && answer.sentence.ja.contains("まだ解約できません"),
+            "{answer:?}"
+        );
+        // The line that it does not use is not held by it.
+        let other = agent.sockets.ask(Command::LineUse { line: LineId::new("internet")?, days: 35 })?;
+        let Response::LineUse(other) = other else { bail!("{other:?}") };
+        ensure!(other.stragglers.is_empty() && other.last_flow.is_none(), "{other:?}");
+        // Neither the answer nor what is kept says which machine it was.
+        let told = serde_json::to_string(&answer)?;
+        agent.stop()?;
+        let journal = std::fs::read(world.path("state").join("journal"))?;
+        let kept = String::from_utf8_lossy(&journal);
+        ensure!(kept.contains("fax"), "nothing was written down");
+        for text in [told.as_str(), &kept] {
+            ensure!(!text.contains("10.20.2.100") && !text.contains("203.0.113.99"), "an address: {text}");
+        }
         Ok(())
     })
 }
