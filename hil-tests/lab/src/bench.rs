@@ -1,5 +1,6 @@
 //! Benches: ratios of interleaved pairs, within one run.
 
+mod acceptance;
 mod cost;
 mod flood;
 mod frames;
@@ -42,6 +43,7 @@ const GROUPS: &[(&str, &str, Group)] = &[
     ("footprint", "size, memory, and work while idle", lived::footprint),
     ("death", "the new line dies silently", lived::death),
     ("demo", "the demo's moves", lived::moves),
+    ("acceptance", "the acceptance test, with everything well and with faults", acceptance::acceptance),
 ];
 
 /// Measures all groups, or one.
