@@ -10,5 +10,7 @@ mod environment;
 mod foreign;
 mod harness;
 mod lifecycle;
+mod manual;
+mod own_user;
 mod people;
 mod unit;
