@@ -172,7 +172,7 @@ impl Schedule {
     pub fn roll(town: &Town, seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ 0x5e1_3070);
         let cast = Cast::of(&town.plan);
-        let length_ms = dice.between(60, 300) * 1_000;
+        let length_ms = dice.between(40, 200) * 1_000;
         let wall_ms = OPEN
             + match dice.roll(10) {
                 // Ten hours after opening it closes: some begin just before, some on a Wednesday, some in the freeze.

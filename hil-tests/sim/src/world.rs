@@ -212,7 +212,8 @@ impl<'t> World<'t> {
                 || self
                     .line_of(path)
                     .and_then(|line| self.loss(line))
-                    .is_some_and(|(permille, _)| permille > NEGLIGIBLE),
+                    // Bursts are short outages, however rare.
+                    .is_some_and(|(permille, bursts)| bursts || permille > NEGLIGIBLE),
             ill: services.filter(|service| self.is_ill(path, service)).cloned().collect(),
             unregistered: self.has_strange_egress(path),
             lied_to: self.lie(path).is_some(),

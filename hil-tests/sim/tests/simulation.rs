@@ -77,7 +77,7 @@ fn signs(mutation: Mutation) -> &'static [&'static str] {
 fn whatever_is_made_wrong_is_found_out() {
     let (towns, _) = Town::all();
     let mut not_found = Vec::new();
-    for mutation in Mutation::ALL.into_iter().filter(|mutation| !signs(*mutation).is_empty()) {
+    for mutation in Mutation::ALL {
         let many = runs::many(&towns, 1, 800, mutation, 2);
         let found: Vec<&str> = many
             .failures
@@ -98,14 +98,17 @@ fn whatever_is_made_wrong_is_found_out() {
 fn each_kept_proof_still_shows_what_was_made_wrong() {
     let (towns, _) = Town::all();
     let kept = runs::kept(&runs::kept_folder()).unwrap();
-    for mutation in Mutation::ALL.into_iter().filter(|mutation| !signs(*mutation).is_empty()) {
+    let mut shown = 0;
+    for mutation in Mutation::ALL {
         let name = runs::proof_name(mutation);
-        let (_, schedule) = kept.iter().find(|(file, _)| *file == name).expect(&name);
+        let Some((_, schedule)) = kept.iter().find(|(file, _)| *file == name) else { continue };
+        shown += 1;
         let town = towns.iter().find(|town| town.kind == schedule.town).unwrap();
         let found = Player::new(town).play(schedule, mutation, None).violations;
         let first = found.first().map(|violation| violation.what.as_str());
         assert!(first.is_some_and(|first| signs(mutation).contains(&first)), "{name}: {found:#?}");
     }
+    assert!(shown > 0, "no proof is kept");
 }
 
 #[test]

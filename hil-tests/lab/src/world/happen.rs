@@ -17,7 +17,7 @@ use crate::wire::WireConfig;
 use crate::world::params::parse_duration;
 
 /// How long an agent may take to be ready after it was started by an event, and to end after SIGTERM.
-const AGENT: Duration = Duration::from_secs(10);
+const AGENT: Duration = Duration::from_secs(30);
 
 /// How to take a happening back. Empty for those that cannot be.
 #[derive(Clone, Debug, Default)]
