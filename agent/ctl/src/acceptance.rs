@@ -71,12 +71,14 @@ fn pick(lang: Lang, text: &Bilingual) -> String {
 fn topic(lang: Lang, topic: Topic) -> String {
     let (ja, en) = match topic {
         Topic::Line => ("外への回線", "Lines"),
-        Topic::Names => ("行き先の案内", "Names"),
+        Topic::Names => ("行き先の案内（名前から場所を調べる係）", "Names"),
         Topic::Identity => ("ログインの窓口", "Identity provider"),
         Topic::Service => ("使うサービスの最初の画面", "Services' log-in pages"),
         Topic::FileServer => ("ファイルサーバー", "File servers"),
         Topic::Printer => ("プリンター", "Printers"),
-        Topic::Separation => ("ネットワークが混ざらないこと", "Separation"),
+        Topic::Separation => {
+            ("ネットワークが混ざらないこと（断られるのが正しい）", "Separation (refusals are right)")
+        }
         Topic::Speed => ("回線の速さ", "Speed"),
     };
     say(lang, ja, en)
@@ -130,30 +132,64 @@ fn conclusion(lang: Lang, report: &AcceptanceReport) -> (Tone, String) {
             (Tone::Unsure, format!("不合格はありません。確認できなかった項目が {unsure} 件あります。"))
         }
         (0, _, Lang::En) => (Tone::Unsure, format!("Nothing failed; {unsure} rows could not be told.")),
-        (_, _, Lang::Ja) => (Tone::Bad, format!("{all} 項目のうち、{failed} 件が不合格です。")),
-        (_, _, Lang::En) => (Tone::Bad, format!("{failed} of {all} rows failed.")),
+        (_, 0, Lang::Ja) => (Tone::Bad, format!("{all} 項目のうち、{failed} 件が不合格です。")),
+        (_, 0, Lang::En) => (Tone::Bad, format!("{failed} of {all} rows failed.")),
+        (_, _, Lang::Ja) => (
+            Tone::Bad,
+            format!(
+                "{all} 項目のうち、{failed} 件が不合格です。確認できなかった項目も {unsure} 件あります。"
+            ),
+        ),
+        (_, _, Lang::En) => {
+            (Tone::Bad, format!("{failed} of {all} rows failed; {unsure} could not be told."))
+        }
     }
 }
 
-/// Equal things to do are told once.
-fn to_do(lang: Lang, report: &AcceptanceReport) -> BTreeMap<Whose, Vec<String>> {
-    let mut jobs: BTreeMap<Whose, Vec<String>> = BTreeMap::new();
+/// Something to do, and for what.
+struct Job {
+    verdict: Verdict,
+    subjects: Vec<String>,
+    to_do: String,
+}
+
+/// What failed first; equal things to do are told once.
+fn jobs(lang: Lang, report: &AcceptanceReport) -> BTreeMap<Whose, Vec<Job>> {
+    let mut jobs: BTreeMap<Whose, Vec<Job>> = BTreeMap::new();
     let mut rows: Vec<&AcceptanceRow> = report.rows.iter().filter(|row| row.verdict != Verdict::Ok).collect();
     rows.sort_by_key(|row| std::cmp::Reverse(row.verdict));
     for row in rows {
         let Some(whose) = row.whose else { continue };
         let (subject, to_do) = (pick(lang, &row.subject), pick(lang, &row.to_do));
-        let jobs = jobs.entry(whose).or_default();
-        let suffix = format!(": {to_do}");
-        match jobs.iter_mut().find(|job| job.ends_with(&suffix)) {
-            Some(job) => {
-                let and = say(lang, "、", "; ");
-                *job = format!("{}{and}{subject}{suffix}", job.trim_end_matches(suffix.as_str()));
-            }
-            None => jobs.push(format!("{subject}{suffix}")),
+        let of_one = jobs.entry(whose).or_default();
+        match of_one.iter_mut().find(|job| job.to_do == to_do && job.verdict == row.verdict) {
+            Some(job) => job.subjects.push(subject),
+            None => of_one.push(Job { verdict: row.verdict, subjects: vec![subject], to_do }),
         }
     }
     jobs
+}
+
+/// Whose job, for what, what to do.
+fn job_table(lang: Lang, jobs: BTreeMap<Whose, Vec<Job>>) -> Block {
+    let head = match lang {
+        Lang::Ja => ["だれが", "何のために", "何をするか"],
+        Lang::En => ["who", "for what", "does what"],
+    };
+    let and = say(lang, "、", "; ");
+    let mut rows = Vec::new();
+    for (who, jobs) in jobs {
+        for (i, job) in jobs.into_iter().enumerate() {
+            let name = if i == 0 { whose(lang, who) } else { String::new() };
+            let (_, tone, _) = verdict(lang, job.verdict);
+            rows.push(vec![
+                Cell::bold(name),
+                Cell::toned(job.subjects.join(and.as_str()), tone),
+                Cell::new(job.to_do),
+            ]);
+        }
+    }
+    Block::Table { widths: vec![0.17, 0.33, 0.50], head: head.map(str::to_owned).to_vec(), rows }
 }
 
 /// The page of a report that has been found [`genuine`]. The same report gives the same page.
@@ -165,20 +201,10 @@ pub(crate) fn page(lang: Lang, signed: &SignedReport, report: &AcceptanceReport)
         Lang::En => format!("Tested {}, in {seconds} s.", time(lang, report)),
     };
     let mut blocks = vec![Block::Banner { tone, text, small }];
-    let jobs = to_do(lang, report);
+    let jobs = jobs(lang, report);
     if !jobs.is_empty() {
         blocks.push(Block::Heading(say(lang, "だれが、何をするか", "Who does what")));
-        let widths = vec![0.17, 0.83];
-        let rows = jobs
-            .into_iter()
-            .flat_map(|(who, jobs)| {
-                let name = whose(lang, who);
-                jobs.into_iter().enumerate().map(move |(i, job)| {
-                    vec![if i == 0 { Cell::bold(name.clone()) } else { Cell::new("") }, Cell::new(job)]
-                })
-            })
-            .collect();
-        blocks.push(Block::Table { widths, head: Vec::new(), rows });
+        blocks.push(job_table(lang, jobs));
     }
     blocks.push(Block::Heading(say(lang, "試験の結果", "Results")));
     blocks.push(results(lang, report));
@@ -358,6 +384,22 @@ mod tests {
         assert_eq!(genuine(&found, Some(&groups(&signed.public_key).to_uppercase())), Ok(report()));
         assert_eq!(find(b"{\"seimon_signed_report\":1} no"), None);
         assert_eq!(find(b"<p>nothing</p>"), None);
+    }
+
+    #[test]
+    fn everybodys_jobs_are_told_once_and_what_failed_comes_first() {
+        let mut report = report();
+        let (failed, unsure) = (report.rows[0].clone(), report.rows[1].clone());
+        let also = AcceptanceRow { whose: Some(Whose::School), ..unsure };
+        report.rows = vec![also, failed.clone(), failed];
+        let jobs = jobs(Lang::Ja, &report);
+        let of_school: Vec<(Verdict, usize)> =
+            jobs[&Whose::School].iter().map(|job| (job.verdict, job.subjects.len())).collect();
+        assert_eq!(of_school, [(Verdict::Failed, 2), (Verdict::CannotTell, 1)]);
+        assert_eq!(jobs.len(), 1);
+        let (tone, text) = conclusion(Lang::Ja, &report);
+        assert_eq!(tone, Tone::Bad);
+        assert!(text.contains("2 件が不合格") && text.contains("確認できなかった項目も 1 件"), "{text}");
     }
 
     #[test]

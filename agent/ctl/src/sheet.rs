@@ -97,7 +97,7 @@ fn expect(lang: Lang, plan: &ValidSitePlan) -> [Block; 2] {
         .iter()
         .filter(|(_, zone)| zone.role != ZoneRole::Printers)
         .map(|(id, zone)| match lang {
-            Lang::Ja => format!("{}のパソコンでは http://{}/", zone_word(lang, plan, id), zone.ipv4.addr()),
+            Lang::Ja => format!("{}のパソコンなら http://{}/", zone_word(lang, plan, id), zone.ipv4.addr()),
             Lang::En => format!("{}: http://{}/", zone_word(lang, plan, id), zone.ipv4.addr()),
         })
         .collect();
@@ -105,7 +105,7 @@ fn expect(lang: Lang, plan: &ValidSitePlan) -> [Block; 2] {
         let and = say(lang, "、", ", ");
         items.push(match lang {
             Lang::Ja => format!(
-                "今の様子は、いつでもパソコンで見られます（合い言葉はいりません）。{}",
+                "今の様子は、校内のパソコンでいつでも見られます（パスワードはいりません）。インターネットを見るソフトの一番上の欄に、次のとおり入れてください。{}",
                 pages.join(and.as_str())
             ),
             Lang::En => format!("How it is can be seen at any time: {}", pages.join(and.as_str())),
@@ -139,10 +139,11 @@ fn cables(lang: Lang, plan: &ValidSitePlan, board: &Board) -> Vec<Block> {
             ),
         };
         let kind = match port.role {
-            PortRole::Wan => say(lang, "外へ", "out"),
-            PortRole::Lan => say(lang, "校内", "in"),
+            PortRole::Wan => say(lang, "外へ　", "out　"),
+            PortRole::Lan => say(lang, "校内　", "in　"),
         };
-        boxes.push(PortBox { name: clean(name), leads_to: format!("{kind}　{leads_to}"), tone });
+        let kind = if tone == Tone::Plain { String::new() } else { kind };
+        boxes.push(PortBox { name: clean(name), leads_to: format!("{kind}{leads_to}"), tone });
         rows.push(vec![Cell::toned(clean(name), tone), Cell::new(leads_to), Cell::new(comes_from)]);
     }
     let head = match lang {
@@ -167,7 +168,7 @@ fn trouble(lang: Lang) -> [Block; 2] {
         steps(vec![
             say(
                 lang,
-                "ほかの人、ほかの部屋でも同じか聞いてください。1 台だけなら、その機械を入れ直します。",
+                "ほかの人、ほかの部屋でも同じか聞いてください。1 台だけなら、その機械の電源を入れ直します。",
                 "Ask whether others have it, too. If it is one machine only, switch that off and on.",
             ),
             say(

@@ -139,9 +139,18 @@ fn write_table(html: &mut String, widths: &[f32], head: &[String], rows: &[Vec<C
     html.push_str("<tbody>\n");
     for row in rows {
         html.push_str("<tr>");
-        for cell in row {
+        // A heading within the table stands over all columns.
+        let heading = row.len() > 1
+            && row[0].tone == Tone::Calm
+            && row[1..].iter().all(|cell| cell.tone == Tone::Calm && cell.text.is_empty());
+        let (shown, span) = if heading {
+            (&row[..1], format!(" colspan=\"{}\"", row.len()))
+        } else {
+            (&row[..], String::new())
+        };
+        for cell in shown {
             let strong = if cell.weight == Weight::Bold { " strong" } else { "" };
-            write!(html, "<td class=\"{}{strong}\">{}</td>", class(cell.tone), escape(&cell.text))?;
+            write!(html, "<td class=\"{}{strong}\"{span}>{}</td>", class(cell.tone), escape(&cell.text))?;
         }
         html.push_str("</tr>\n");
     }
