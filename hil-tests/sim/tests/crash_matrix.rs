@@ -1,4 +1,4 @@
-//! Every checkpoint × {kill, power cut, disk full}, and × {another version, another clock}; and what such a matrix finds when
+//! Every checkpoint × {kill, power cut, disk full}, and × {another version}; and what such a matrix finds when
 //! the gateway is made wrong.
 
 use seimon_sim::crash::Kind;
@@ -22,11 +22,6 @@ fn whatever_strikes_at_whichever_checkpoint_nothing_goes_wrong() {
 #[test]
 fn whichever_version_goes_on_from_whichever_checkpoint_nothing_goes_wrong() {
     nothing_goes_wrong(Kind::Upgrades);
-}
-
-#[test]
-fn whatever_the_clock_says_after_whichever_checkpoint_nothing_goes_wrong() {
-    nothing_goes_wrong(Kind::Clocks);
 }
 
 #[test]
