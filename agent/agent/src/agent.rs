@@ -6,8 +6,8 @@ mod beginning;
 mod converging;
 mod gate;
 
-pub(crate) use self::beginning::{health_config, restore_machines};
-pub(crate) use self::gate::lockdown;
+pub(crate) use self::beginning::{alone, health_config, register, restore_machines};
+pub(crate) use self::gate::{close_unless_continuing, lockdown};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,8 +27,7 @@ use seimon_plan::{PathId, ServiceId, ValidSitePlan};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use self::beginning::{alone, register, trials_of};
-use self::gate::close_unless_continuing;
+use self::beginning::trials_of;
 use crate::acceptance::AcceptanceTest;
 use crate::census::Census;
 use crate::children::{Program, Supervised, beside};
@@ -39,10 +38,12 @@ use crate::events::{Events, Happening};
 use crate::folders;
 use crate::line_use::LineUseCount;
 use crate::lookups::{Found, Lookups};
+use crate::metering::Metering;
 use crate::network::Network;
 use crate::page::StatusPage;
 use crate::plans::{self, LoadedPlan};
 use crate::probing::Probing;
+use crate::proxy::ProxyWatch;
 use crate::sabotage::Sabotage;
 use crate::store::Store;
 
@@ -79,6 +80,8 @@ pub(crate) struct Agent {
     pub(crate) machines: BTreeMap<ZoneGroup, Machine>,
     pub(crate) census: Census,
     pub(crate) line_use: LineUseCount,
+    pub(crate) metering: Metering,
+    pub(crate) proxy: ProxyWatch,
     pub(crate) acceptance: AcceptanceTest,
     pub(crate) page: StatusPage,
     pub(crate) probing: Probing,
@@ -162,7 +165,9 @@ impl Agent {
         let clock = Clock::new(Some(&args.clock_trust_file), floor);
         let now = clock.now();
         let board = plans::load_board(&args.board)?;
-        let chosen = plans::choose(args, &board, store.plan())?;
+        let load =
+            |bytes: &[u8], file: &str, folder: &std::path::Path| plans::load(bytes, file, folder, &board);
+        let chosen = plans::choose(args, store.plan(), load)?;
         let boot = BootId(clock::boot_id());
         let mut events = Events::new(store.event_numbers());
         let of_plan = chosen.notes.into_iter().map(|note| Bilingual { ja: note.clone(), en: note });
@@ -197,6 +202,7 @@ impl Agent {
         network.dataplane().carry_tunnels_with(&tunnel);
         let (lookups, far_ends) = Lookups::new(&tunnel);
         let line_use = LineUseCount::of(store.line_days());
+        let metering = Metering::of(store.meter());
         let mut agent = Self {
             board,
             executable,
@@ -210,6 +216,8 @@ impl Agent {
             machines,
             census: Census::default(),
             line_use,
+            metering,
+            proxy: ProxyWatch::default(),
             acceptance: AcceptanceTest::new(args.state_dir.clone()),
             page: StatusPage::new(),
             probing: Probing::default(),
@@ -259,6 +267,7 @@ impl Agent {
             self.drive_machines(now);
             self.drive_acceptance(now);
             self.show_page(now);
+            self.show_pacs(now);
             if self.resolver_outdated {
                 self.resolver_outdated = false;
                 self.tell_resolver(now);
@@ -329,6 +338,7 @@ impl Agent {
     fn stop(mut self) -> Result<()> {
         let now = self.clock.now();
         self.write_line_use(now);
+        self.meter_lines(crate::metering::Write::Everything, now);
         self.note(
             "agent",
             "停止します。通信は閉じます。".to_owned(),

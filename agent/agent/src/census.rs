@@ -101,6 +101,12 @@ impl Census {
         findings
     }
 
+    /// Flows were looked at, but not by us.
+    pub(crate) fn nothing_new(&self, now: Instant) -> Findings {
+        let gap = self.looked.map_or(Duration::ZERO, |looked| now.since(looked));
+        Findings { gap, ..Findings::default() }
+    }
+
     pub(crate) fn take_affinity(&mut self, entries: &[AffinityEntry], ours: impl Fn(MacAddress) -> bool) {
         self.clients.clear();
         for entry in entries.iter().filter(|entry| !ours(entry.client)) {

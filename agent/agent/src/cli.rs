@@ -27,7 +27,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The site plan to begin with. A plan applied later with `seimonctl apply` is kept in the state directory and is
+    /// The site plan to begin with, or a hub plan (`role = "hub"`): then this is the far end of the schools' tunnels. A plan applied later with `seimonctl apply` is kept in the state directory and is
     /// used until this file changes.
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: PathBuf,

@@ -5,5 +5,6 @@ mod housekeeping;
 mod machines;
 mod tending;
 
+pub(crate) use housekeeping::Look;
 pub(crate) use machines::bare_view;
 pub(crate) use tending::child_environment;

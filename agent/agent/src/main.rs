@@ -11,14 +11,17 @@ mod control;
 mod diagnostics;
 mod events;
 mod folders;
+mod hub;
 mod identity;
 mod line_use;
 mod lookups;
+mod metering;
 mod metrics;
 mod network;
 mod page;
 mod plans;
 mod probing;
+mod proxy;
 mod requests;
 mod sabotage;
 mod store;
@@ -50,7 +53,11 @@ fn carry_out(command: cli::Command) -> Result<()> {
         cli::Command::Run(args) => {
             log_to_stderr(args.log);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            tokio::task::LocalSet::new().block_on(&runtime, agent::run(args))
+            let tasks = tokio::task::LocalSet::new();
+            match plans::role(&args) {
+                seimon_plan::Role::School => tasks.block_on(&runtime, agent::run(args)),
+                seimon_plan::Role::Hub => tasks.block_on(&runtime, hub::run(args)),
+            }
         }
     }
 }

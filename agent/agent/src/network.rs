@@ -21,7 +21,7 @@ use seimon_core::network_plan::{
 use seimon_dataplane::Linux;
 use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId};
 
-use self::converge::describe;
+pub(crate) use self::converge::{describe, digests, without};
 pub(crate) use self::rotation::Rotated;
 use self::rotation::Rotation;
 use self::tunnels::Tunnels;
@@ -262,6 +262,14 @@ impl Network {
 
     pub(crate) fn neighbours(&mut self, interface: &InterfaceName) -> Result<BTreeMap<IpAddr, MacAddress>> {
         Ok(self.dataplane.neighbours(interface)?)
+    }
+
+    /// By which port each client of the bridge was heard last; nothing where the kernel does not tell.
+    pub(crate) fn heard_at(&mut self, bridge: &InterfaceName) -> BTreeMap<MacAddress, InterfaceName> {
+        self.dataplane.heard_at(bridge).unwrap_or_else(|error| {
+            tracing::debug!(error = format!("{error:#}"), "ports of clients");
+            BTreeMap::new()
+        })
     }
 
     pub(crate) fn dataplane(&mut self) -> &mut Linux {

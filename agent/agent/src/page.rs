@@ -9,7 +9,7 @@ use seimon_core::migration::State;
 use seimon_core::status::{self, Colour};
 use seimon_core::status_page::{Matter, PageView, page};
 use seimon_ipc::page::{FromPage, LISTENERS_ENV, ToPage};
-use seimon_plan::{ValidSitePlan, ZoneRole};
+use seimon_plan::{ValidSitePlan, ZoneId, ZoneRole};
 
 use crate::agent::Agent;
 use crate::children::{Program, Supervised, beside};
@@ -25,19 +25,27 @@ pub(crate) struct StatusPage {
     program: Option<Program>,
     /// Minute and number of events for which the page was made: it changes with nothing else.
     made_for: Option<(i64, u64)>,
+    /// Number of the PAC files that it was told last.
+    pub(crate) pacs: u64,
     /// Said once, not at every attempt.
     complained: Option<String>,
 }
 
 impl StatusPage {
     pub(crate) fn new() -> Self {
-        Self { server: Supervised::new("seimon-page"), program: None, made_for: None, complained: None }
+        Self {
+            server: Supervised::new("seimon-page"),
+            program: None,
+            made_for: None,
+            pacs: 0,
+            complained: None,
+        }
     }
 
     fn lose(&mut self, error: &anyhow::Error, now: Reading) {
         tracing::warn!(error = format!("{error:#}"), "the status page's server is started again");
         self.server.stop(now.mono);
-        self.made_for = None;
+        (self.made_for, self.pacs) = (None, 0);
     }
 
     /// The zones have changed: other addresses.
@@ -45,17 +53,20 @@ impl StatusPage {
         self.server.stop(now.mono);
         self.server.hurry(now.mono);
         self.program = None;
-        self.made_for = None;
+        (self.made_for, self.pacs) = (None, 0);
     }
 
-    pub(crate) fn listen(&mut self, now: Reading) {
-        let (messages, outcome) = self.server.receive::<FromPage>();
-        for FromPage::Hello { version: _ } in messages {
-            self.made_for = None;
+    /// What it says besides its greeting.
+    pub(crate) fn listen(&mut self, now: Reading) -> Vec<FromPage> {
+        let (mut messages, outcome) = self.server.receive::<FromPage>();
+        if messages.iter().any(|message| matches!(message, FromPage::Hello { .. })) {
+            (self.made_for, self.pacs) = (None, 0);
         }
         if let Err(error) = outcome {
             self.lose(&error, now);
         }
+        messages.retain(|message| !matches!(message, FromPage::Hello { .. }));
+        messages
     }
 
     pub(crate) fn flush(&mut self, now: Reading) {
@@ -65,11 +76,11 @@ impl StatusPage {
     }
 }
 
-/// The gateway's addresses in the zones.
-fn addresses(plan: &ValidSitePlan) -> impl Iterator<Item = SocketAddr> {
-    plan.zones.values().flat_map(|zone| {
+/// The gateway's addresses in the zones, in the order of the listening sockets.
+pub(crate) fn addresses(plan: &ValidSitePlan) -> impl Iterator<Item = (&ZoneId, SocketAddr)> {
+    plan.zones.iter().flat_map(|(id, zone)| {
         let both = [Some(IpAddr::V4(zone.ipv4.addr())), zone.ipv6.map(|net| IpAddr::V6(net.addr()))];
-        both.into_iter().flatten().map(|address| SocketAddr::new(address, PORT))
+        both.into_iter().flatten().map(move |address| (id, SocketAddr::new(address, PORT)))
     })
 }
 
@@ -106,7 +117,7 @@ impl Agent {
             return Ok(());
         }
         let mut inherited = Vec::<OwnedFd>::new();
-        for address in addresses(self.network.plan()) {
+        for (_, address) in addresses(self.network.plan()) {
             let socket =
                 TcpListener::bind(address).with_context(|| format!("TCP port {PORT} on {}", address.ip()))?;
             inherited.push(socket.into());
@@ -152,7 +163,7 @@ impl Agent {
         if plan.paths.keys().all(unknown) {
             return Matter::Starting;
         }
-        let mut cut_off: Vec<ZoneRole> = Vec::new();
+        let (mut cut_off, mut reserve): (Vec<ZoneRole>, Vec<ZoneRole>) = Default::default();
         let (mut ill, mut putting_right) = (Vec::new(), !self.network.problems().is_empty());
         for (zone_group, machine) in &self.machines {
             let role = plan.zones.get(&zone_group.zone).map(|zone| zone.role);
@@ -161,6 +172,11 @@ impl Agent {
                     cut_off.push(role);
                 }
                 continue;
+            }
+            if let Some(role) = role
+                .filter(|role| machine.config().is_emergency(machine.current()) && !reserve.contains(role))
+            {
+                reserve.push(role);
             }
             let colour = status::report(zone_group, machine.state(), machine.home()).colour;
             putting_right |= colour != Colour::Green;
@@ -173,7 +189,10 @@ impl Agent {
                 }
             }
         }
-        if !cut_off.is_empty() {
+        if !reserve.is_empty() {
+            cut_off.retain(|role| !reserve.contains(role));
+            Matter::OnReserve { served: reserve, cut_off }
+        } else if !cut_off.is_empty() {
             Matter::CutOff(cut_off)
         } else if !ill.is_empty() {
             Matter::ServiceIll(ill)

@@ -8,7 +8,7 @@ use seimon_core::health::{Liveness, Registration};
 use seimon_core::migration::{self, State};
 use seimon_core::network_plan::{bridge_name, tunnel_name};
 use seimon_core::segmentation::{Outcome, Question, Target, explain, zone_of};
-use seimon_core::status::{self, Colour, Sentence};
+use seimon_core::status::{Colour, Sentence};
 use seimon_ipc::control::{
     Bilingual, Command, DataplaneStatus, Explanation, GroupStatus, Light, MigrateAction, PathStatus,
     Response, ServiceStatus, Status, TunnelStatus, VERSION, WireguardAction,
@@ -40,7 +40,14 @@ impl Agent {
             Command::Events { follow: _, since } => Response::Events { events: self.events.since(since) },
             Command::Acceptance { run } => self.answer_acceptance(run, now),
             Command::LineUse { line, days } => self.answer_line_use(&line, days, now),
+            Command::Pac { zone } => self.answer_pac(&zone, now),
             Command::Diagnostics => self.answer_diagnostics(now),
+            Command::Hub { .. } => Response::Refused {
+                reasons: vec![Bilingual {
+                    ja: "これは学校のゲートウェイで、センター（ハブ）ではありません。".to_owned(),
+                    en: "this is a school's gateway and no hub".to_owned(),
+                }],
+            },
         }
     }
 
@@ -57,20 +64,17 @@ impl Agent {
     }
 
     fn load(&self, plan: &str, file: &str) -> Result<LoadedPlan, Vec<Bilingual>> {
+        if seimon_plan::role_of(plan) == seimon_plan::Role::Hub {
+            return Err(vec![Bilingual {
+                ja: "これはセンター（ハブ）の計画です。学校のゲートウェイには適用できません。".to_owned(),
+                en: "this is a hub's plan: it cannot be put in force at a school's gateway".to_owned(),
+            }]);
+        }
         let folder = match Path::new(file).parent() {
             Some(folder) if Path::new(file).is_absolute() => folder.to_owned(),
             _ => self.loaded.folder.clone(),
         };
-        plans::load(plan.as_bytes(), file, &folder, &self.board).map_err(|error| {
-            let Some(errors) = error.downcast_ref::<seimon_plan::PlanErrors>() else {
-                return vec![both(format!("{error:#}"))];
-            };
-            let more = (errors.omitted > 0).then(|| Bilingual {
-                ja: format!("ほかに {} 件の誤りがあります。", errors.omitted),
-                en: format!("and {} more errors", errors.omitted),
-            });
-            errors.iter().map(|e| Bilingual { ja: e.ja(), en: e.to_string() }).chain(more).collect()
-        })
+        plans::load(plan.as_bytes(), file, &folder, &self.board).map_err(|error| defects(&error))
     }
 
     /// Where every group would be under another plan: where it is now, if the plan still allows that.
@@ -211,7 +215,7 @@ impl Agent {
                 let now_is = self
                     .machines
                     .get(&zone_group)
-                    .map(|m| status::report(&zone_group, m.state(), m.home()).sentence)
+                    .map(|m| self.report(&zone_group, m, now).sentence)
                     .unwrap_or_default();
                 Response::Done {
                     message: Bilingual {
@@ -299,6 +303,8 @@ impl Agent {
             groups,
             services: self.service_statuses(now),
             dataplane,
+            proxy: self.proxy_statuses(now),
+            metered: self.metered_statuses(now),
         }
     }
 
@@ -330,7 +336,11 @@ impl Agent {
         let state = machine.map(migration::Machine::state);
         let route = self.network.plan().route(&zone_group.zone, &zone_group.group);
         let count = |of: &dyn Fn(&seimon_plan::PathId) -> u64| {
-            route.into_iter().flat_map(|r| &r.paths).map(|path| (path.clone(), of(path))).collect::<Vec<_>>()
+            route
+                .into_iter()
+                .flat_map(|r| r.all_paths())
+                .map(|path| (path.clone(), of(path)))
+                .collect::<Vec<_>>()
         };
         let clients = count(&|path| {
             self.way(zone_group, path).and_then(|(zg, way)| self.census.clients(zg, way)).unwrap_or(0)
@@ -354,7 +364,7 @@ impl Agent {
             })
             .map(|m| m.vetoes(None, &view, now.mono))
             .unwrap_or_default();
-        let report = machine.map(|m| status::report(zone_group, m.state(), m.home()));
+        let report = machine.map(|m| self.report(zone_group, m, now));
         GroupStatus {
             zone: zone_group.zone.clone(),
             group: zone_group.group.clone(),
@@ -413,11 +423,17 @@ impl Agent {
             Err(reason) => return refused(reason),
         };
         let client = self.client(&zone, source);
+        let plugged = client.and_then(|client| self.port_of(&zone, client));
         let affinity = match self.network.refresh_affinity() {
             Ok(affinity) => affinity.to_vec(),
             Err(error) => return refused(format!("{error:#}")),
         };
-        let told = explain(&plan, self.network.compiled(), &affinity, &Question { client, ..question });
+        let told = explain(
+            &plan,
+            self.network.compiled(),
+            &affinity,
+            &Question { address: Some(source), client, plugged, ..question },
+        );
         let egress = told
             .path
             .as_ref()
@@ -427,7 +443,7 @@ impl Agent {
         if let Some(group) = &told.group {
             let zone_group = migration::ZoneGroup { zone: zone.clone(), group: group.clone() };
             if let Some(machine) = self.machines.get(&zone_group) {
-                why.push(bilingual(status::report(&zone_group, machine.state(), machine.home()).sentence));
+                why.push(bilingual(self.report(&zone_group, machine, now).sentence));
             }
         }
         Response::Explanation(Box::new(Explanation {
@@ -442,6 +458,14 @@ impl Agent {
             egress,
             why,
         }))
+    }
+
+    /// The gateway's port, as printed on the case, by which the host was heard last.
+    fn port_of(&mut self, zone: &ZoneId, client: MacAddress) -> Option<String> {
+        let interface = self.network.heard_at(&bridge_name(zone).ok()?).remove(&client)?;
+        let plan = self.network.plan();
+        let mut ports = plan.zones.get(zone)?.ports.iter();
+        ports.find(|port| plan.interface_of(port) == Some(&interface)).cloned()
     }
 
     /// The host's MAC address, if the gateway has heard from it lately: what it has learnt goes by that.
@@ -486,7 +510,19 @@ fn question(zone: &ZoneId, to: &str) -> Result<Question, String> {
 }
 
 fn asked(zone: &ZoneId, to: Target, protocol: Protocol, port: Option<u16>) -> Question {
-    Question { from: zone.clone(), client: None, to, protocol, port }
+    Question { from: zone.clone(), address: None, client: None, plugged: None, to, protocol, port }
+}
+
+/// What is wrong with a plan, one reason a defect.
+pub(crate) fn defects(error: &anyhow::Error) -> Vec<Bilingual> {
+    let Some(errors) = error.downcast_ref::<seimon_plan::PlanErrors>() else {
+        return vec![both(format!("{error:#}"))];
+    };
+    let more = (errors.omitted > 0).then(|| Bilingual {
+        ja: format!("ほかに {} 件の誤りがあります。", errors.omitted),
+        en: format!("and {} more errors", errors.omitted),
+    });
+    errors.iter().map(|e| Bilingual { ja: e.ja(), en: e.to_string() }).chain(more).collect()
 }
 
 fn both(text: String) -> Bilingual {
@@ -501,7 +537,7 @@ pub(crate) fn bilingual(sentence: Sentence) -> Bilingual {
     Bilingual { ja: sentence.ja, en: sentence.en }
 }
 
-fn light(colour: Colour) -> Light {
+pub(crate) fn light(colour: Colour) -> Light {
     match colour {
         Colour::Green => Light::Green,
         Colour::Yellow => Light::Yellow,

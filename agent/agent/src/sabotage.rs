@@ -11,10 +11,11 @@ use crate::cli;
 
 /// Every name that `--without` takes.
 #[cfg(feature = "sabotage")]
-const NAMES: [&str; 18] = [
+const NAMES: &[&str] = &[
     "aaaa-withhold",
     "affinity",
     "alone",
+    "answer-check",
     "baseline-veto",
     "blame-service",
     "brown-out",
@@ -22,12 +23,24 @@ const NAMES: [&str; 18] = [
     "checkpoint",
     "clock-floor",
     "egress-veto",
+    "emergency",
+    "families-apart",
+    "hold-down",
     "inside-address",
+    "keep-when-blocked",
     "liveness",
+    "make-before-break",
+    "pac",
+    "pac-affinity",
+    "patience",
     "prohibit",
+    "proxy-veto",
+    "rate-cap",
     "reobserve",
     "reset",
+    "roaming",
     "rollback",
+    "selective-kill",
     "sync",
     "window-veto",
 ];
@@ -71,6 +84,10 @@ impl Sabotage {
             blame_service: switch("blame-service"),
             brown_out: switch("brown-out"),
             canary: switch("canary"),
+            hold_down: switch("hold-down"),
+            keep_when_blocked: switch("keep-when-blocked"),
+            proxy_veto: switch("proxy-veto"),
+            emergency: switch("emergency"),
         }
     }
 
@@ -104,6 +121,11 @@ impl Sabotage {
         if self.off("affinity") {
             for chain in plan.ruleset.chains.values_mut() {
                 chain.rules.retain(|rule| !rule.text.contains("update @aff_"));
+            }
+        }
+        if self.off("rate-cap") {
+            for chain in plan.ruleset.chains.values_mut() {
+                chain.rules.retain(|rule| !rule.text.contains("limit rate over"));
             }
         }
         if self.off("prohibit") {

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use seimon_core::line_use::{Day, Ledger};
+use seimon_core::metering::{Meter, MeteredDay};
 use seimon_core::migration::{Checkpoint, ZoneGroup};
 use seimon_core::network_plan::{Allocation, Generation};
 use seimon_ipc::control::Bilingual;
@@ -47,6 +48,8 @@ enum Record {
     EventNumbers {
         taken: u64,
     },
+    /// What an emergency line carried on a day (at the site).
+    Metered(MeteredDay),
     /// Who used a line on a day (at the site).
     LineDay {
         line: LineId,
@@ -69,6 +72,7 @@ pub(crate) struct Store {
     clock_floor: Option<i64>,
     event_numbers: u64,
     line_days: Ledger,
+    meter: Meter,
 }
 
 impl Store {
@@ -84,6 +88,7 @@ impl Store {
             clock_floor: None,
             event_numbers: 1,
             line_days: Ledger::default(),
+            meter: Meter::default(),
         };
         let mut notes: Vec<Bilingual> = notes.iter().map(told).collect();
         for record in records {
@@ -132,6 +137,7 @@ impl Store {
             Record::ClockFloor { wall_ms } => self.clock_floor = self.clock_floor.max(Some(wall_ms)),
             Record::EventNumbers { taken } => self.event_numbers = self.event_numbers.max(taken),
             Record::LineDay { line, date, day } => self.line_days.restore(line, date, day),
+            Record::Metered(day) => self.meter.restore(&day),
         }
     }
 
@@ -156,6 +162,7 @@ impl Store {
         records.extend(self.checkpoints.values().cloned().map(Box::new).map(Record::Checkpoint));
         records.extend(self.clock_floor.map(|wall_ms| Record::ClockFloor { wall_ms }));
         records.push(Record::EventNumbers { taken: self.event_numbers });
+        records.extend(self.meter.records().map(Record::Metered));
         records.extend(self.line_days.records().map(|(line, date, day)| Record::LineDay {
             line: line.clone(),
             date,
@@ -189,6 +196,15 @@ impl Store {
             return Ok(());
         }
         self.append(Record::LineDay { line: line.clone(), date, day })
+    }
+
+    /// What emergency lines have carried, as it was last written down.
+    pub(crate) fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
+    pub(crate) fn save_metered(&mut self, day: MeteredDay) -> Result<()> {
+        self.append(Record::Metered(day))
     }
 
     pub(crate) fn save_plan(&mut self, plan: StoredPlan) -> Result<()> {

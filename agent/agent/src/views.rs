@@ -5,20 +5,25 @@ use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
 use seimon_core::network_plan::Allocation;
+use seimon_core::proxy::wpad_names;
 use seimon_ipc::probe::Host;
-use seimon_ipc::resolver::{Family6, Forward, NamedService, PathUp, PathView, ResolverConfig, ZoneView};
-use seimon_plan::{GroupId, INTERNET_GROUP, PathId, PathIpv6, ValidSitePlan, ZoneId};
+use seimon_ipc::resolver::{
+    Family6, Forward, NamedService, OwnName, PathUp, PathView, ResolverConfig, ZoneView,
+};
+use seimon_plan::{GroupId, INTERNET_GROUP, Pac, PathId, PathIpv6, ValidSitePlan, ZoneId};
 
 /// Path of new flows by zone and group; `None`: blocked.
 pub(crate) type Current = BTreeMap<(ZoneId, GroupId), Option<PathId>>;
 
 /// The resolver's whole configuration. Paths that are not in `up` count as up. `without_ipv6`: those whose IPv6 is broken.
+/// `needed`: emergency lines' paths over which names are looked up now; over others of them nothing is asked.
 pub(crate) fn resolver_config(
     plan: &ValidSitePlan,
     allocation: &Allocation,
     current: &Current,
     up: &BTreeMap<PathId, PathUp>,
     without_ipv6: &BTreeSet<PathId>,
+    needed: &BTreeSet<PathId>,
     now: Timestamp,
 ) -> ResolverConfig {
     let paths = plan
@@ -38,7 +43,7 @@ pub(crate) fn resolver_config(
     let zones = plan
         .zones
         .keys()
-        .map(|zone| (zone.clone(), zone_view(plan, allocation, current, zone, now)))
+        .map(|zone| (zone.clone(), zone_view(plan, allocation, current, needed, zone, now)))
         .collect();
     ResolverConfig { paths, zones }
 }
@@ -47,6 +52,7 @@ fn zone_view(
     plan: &ValidSitePlan,
     allocation: &Allocation,
     current: &Current,
+    needed: &BTreeSet<PathId>,
     zone: &ZoneId,
     now: Timestamp,
 ) -> ZoneView {
@@ -57,7 +63,11 @@ fn zone_view(
         for name in &service.names {
             let name = name.to_ascii_lowercase();
             if let Some(&(inside4, inside6)) = allocation.inside.get(&(zone.clone(), name.clone())) {
-                let paths = route.paths.clone();
+                let emergency = route
+                    .emergency
+                    .iter()
+                    .filter(|path| needed.contains(*path) || current.as_ref() == Some(*path));
+                let paths = route.paths.iter().chain(emergency).cloned().collect();
                 services.insert(name, NamedService { inside4, inside6, current: current.clone(), paths });
             }
         }
@@ -76,7 +86,17 @@ fn zone_view(
     let others = GroupId::new(INTERNET_GROUP)
         .ok()
         .and_then(|internet| current.get(&(zone.clone(), internet)).cloned().flatten());
-    ZoneView { services, forwards, others }
+    ZoneView { services, forwards, others, own: own_names(plan, zone) }
+}
+
+/// Where browsers look for a PAC file by themselves, if the gateway serves one.
+fn own_names(plan: &ValidSitePlan, zone: &ZoneId) -> BTreeMap<String, OwnName> {
+    let serves = |proxy: &&seimon_plan::Proxy| proxy.pac == Pac::Serve && proxy.zones.contains(zone);
+    let (Some(_), Some(own)) = (plan.proxy.as_ref().filter(serves), plan.zones.get(zone)) else {
+        return BTreeMap::new();
+    };
+    let own = OwnName { ipv4: own.ipv4.addr(), ipv6: own.ipv6.map(|net| net.addr()) };
+    wpad_names(plan, zone).into_iter().map(|name| (name, own.clone())).collect()
 }
 
 /// Interfaces of the probe host.

@@ -22,6 +22,7 @@
 
 mod builder;
 mod canary;
+mod cap;
 mod classify;
 mod explain;
 mod gateway;
@@ -33,8 +34,10 @@ use seimon_plan::{GroupId, INTERNET_GROUP};
 
 pub use explain::{Explanation, Outcome, Question, Target, explain, zone_of};
 
+pub(crate) use builder::Builder;
+pub(crate) use classify::{write_ct, write_packet};
+
 use crate::network_plan::{CompileError, Ruleset, Terrain};
-use builder::Builder;
 
 /// The whole table, with `current` empty: paths are chosen elsewhere.
 pub(crate) fn ruleset(terrain: &Terrain<'_>) -> Result<Ruleset, CompileError> {
@@ -42,6 +45,7 @@ pub(crate) fn ruleset(terrain: &Terrain<'_>) -> Result<Ruleset, CompileError> {
     permits::lookups(terrain, &mut builder)?;
     classify::chains(terrain, &mut builder)?;
     canary::chains(terrain, &mut builder)?;
+    cap::chains(terrain, &mut builder)?;
     translate::chains(terrain, &mut builder)?;
     gateway::chains(terrain, &mut builder)?;
     Ok(builder.finish())

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::{Ailment, HealthEvent, Liveness, ServiceVerdict};
 use crate::migration::{BlockReason, Cause, DrainState, Manner, Notice, State, Veto, ZoneGroup};
+use crate::proxy::{self, ProxyUse};
 
 /// The same sentence(s) in both languages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,6 +224,40 @@ pub fn report(zone_group: &ZoneGroup, state: &State, home: &seimon_plan::PathId)
     }
 }
 
+/// A group that is carried by an emergency line.
+pub fn on_emergency_line(zone_group: &ZoneGroup, path: &seimon_plan::PathId) -> Report {
+    let ZoneGroup { zone, group } = zone_group;
+    Report::new(
+        Colour::Yellow,
+        Actor::Nobody,
+        Sentence::new(
+            format!(
+                "ふだんの回線がすべて不通のため、「{zone}」の「{group}」は非常用の経路「{path}」で、速さをおさえて使えています。直れば自動で戻ります。"
+            ),
+            format!(
+                "Every ordinary line is dead: {group} in {zone} works over the emergency path {path}, at a limited rate; it returns by itself once a line works."
+            ),
+        ),
+    )
+}
+
+/// The same report where clients of the zone go past the gateway's paths: nothing is called moved that the service still
+/// sees from the town hall.
+pub fn with_proxy(report: Report, zone: &seimon_plan::ZoneId, used: ProxyUse) -> Report {
+    if used.is_none() {
+        return report;
+    }
+    let still = proxy::still_used(zone, used.clients, used.flows);
+    let Report { sentence, colour, actor } = report;
+    Report {
+        sentence: sentence
+            .then(still)
+            .then(Sentence::new("その端末はまだ移っていません。", "For them nothing has moved.")),
+        colour: colour.max(Colour::Yellow),
+        actor,
+    }
+}
+
 impl BlockReason {
     pub fn sentence(&self) -> Sentence {
         match self {
@@ -330,6 +365,10 @@ impl Cause {
                 format!(
                     "Only {percent} % of connections over path {path} are answered now, usually {before_percent} %."
                 ),
+            ),
+            Self::LastResort { path } => Sentence::new(
+                format!("ふだんの回線がすべて不通のため、非常用の経路「{path}」を使います。"),
+                format!("Every ordinary line is dead, so the emergency path {path} is used."),
             ),
             Self::Left { path } => Sentence::new(
                 format!("全員が経路「{path}」から離れました。"),

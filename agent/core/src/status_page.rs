@@ -21,6 +21,11 @@ pub enum Matter {
     CutOff(Vec<ZoneRole>),
     /// These services do not work; the school's side does. Never empty.
     ServiceIll(Vec<String>),
+    /// Every ordinary line is dead. These people go on over an emergency line, slowly (never empty); those are cut off.
+    OnReserve {
+        served: Vec<ZoneRole>,
+        cut_off: Vec<ZoneRole>,
+    },
     /// The gateway is not sure of itself.
     NotSure,
     /// Just started; nothing is known yet.
@@ -31,8 +36,9 @@ impl Matter {
     pub fn colour(&self) -> Colour {
         match self {
             Self::Fine => Colour::Green,
+            Self::OnReserve { served: _, cut_off } if cut_off.is_empty() => Colour::Yellow,
             Self::PuttingRight | Self::ServiceIll(_) | Self::Starting => Colour::Yellow,
-            Self::CutOff(_) | Self::NotSure => Colour::Red,
+            Self::CutOff(_) | Self::OnReserve { .. } | Self::NotSure => Colour::Red,
         }
     }
 
@@ -52,12 +58,29 @@ impl Matter {
                 "The gateway has just started. Please wait a few minutes.",
             ),
             Self::CutOff(roles) => {
-                let words: Vec<Sentence> = roles.iter().map(|role| role_word(*role)).collect();
-                let ja: Vec<String> = words.iter().map(|word| word.ja.clone()).collect();
-                let en: Vec<String> = words.iter().map(|word| word.en.clone()).collect();
+                let Sentence { ja, en } = listed(roles);
                 Sentence::new(
-                    format!("「{}」のネットワークに、今使えないものがあります。", ja.join("」と「")),
-                    format!("Something cannot be used at the moment: {}.", en.join(", ")),
+                    format!("「{ja}」のネットワークに、今使えないものがあります。"),
+                    format!("Something cannot be used at the moment: {en}."),
+                )
+            }
+            Self::OnReserve { served, cut_off } => {
+                let on = listed(served);
+                let off = listed(cut_off);
+                let (more_ja, more_en) = if cut_off.is_empty() {
+                    (String::new(), String::new())
+                } else {
+                    (format!("「{}」は、今は使えません。", off.ja), format!(" Not usable now: {}.", off.en))
+                };
+                Sentence::new(
+                    format!(
+                        "いつもの回線が切れています。「{}」の大事な仕事は、予備の回線でゆっくり続けられます。{more_ja}",
+                        on.ja
+                    ),
+                    format!(
+                        "The usual lines are down. Important work of {} goes on, slowly, over a spare line.{more_en}",
+                        on.en
+                    ),
                 )
             }
             Self::ServiceIll(services) => Sentence::new(
@@ -80,7 +103,15 @@ impl Matter {
     /// What the reader has to do.
     pub fn to_do(&self) -> Sentence {
         match self {
-            Self::Fine | Self::PuttingRight | Self::ServiceIll(_) | Self::Starting => {
+            Self::OnReserve { served: _, cut_off } if !cut_off.is_empty() => Sentence::new(
+                "大きな動画やファイルは、あとにしてください。5 分待っても直らなければ、下の連絡先に電話してください。",
+                "Please leave large videos and files for later. If it is not well in five minutes, please call the number below.",
+            ),
+            Self::Fine
+            | Self::PuttingRight
+            | Self::ServiceIll(_)
+            | Self::Starting
+            | Self::OnReserve { .. } => {
                 Sentence::new("今あなたがすることはありません。", "There is nothing for you to do now.")
             }
             Self::CutOff(_) | Self::NotSure => Sentence::new(
@@ -89,6 +120,14 @@ impl Matter {
             ),
         }
     }
+}
+
+/// As in 「先生の校務用」と「…」.
+fn listed(roles: &[ZoneRole]) -> Sentence {
+    let words: Vec<Sentence> = roles.iter().map(|role| role_word(*role)).collect();
+    let ja: Vec<&str> = words.iter().map(|word| word.ja.as_str()).collect();
+    let en: Vec<&str> = words.iter().map(|word| word.en.as_str()).collect();
+    Sentence::new(ja.join("」と「"), en.join(", "))
 }
 
 /// What the page shows.
@@ -216,6 +255,8 @@ mod tests {
             Matter::NotSure,
             Matter::ServiceIll(vec!["校務支援システム".to_owned()]),
             Matter::CutOff(vec![ZoneRole::Affairs, ZoneRole::Learning]),
+            Matter::OnReserve { served: vec![ZoneRole::Affairs], cut_off: vec![] },
+            Matter::OnReserve { served: vec![ZoneRole::Affairs], cut_off: vec![ZoneRole::Learning] },
         ]
     }
 

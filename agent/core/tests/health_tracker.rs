@@ -7,7 +7,7 @@ use std::time::Duration;
 use seimon_board::Instant;
 use seimon_core::health::{
     Ailment, CheckOutcome, CheckTarget, EchoFamily, EchoOrder, EchoOutcome, EchoSize, EgressVerdict,
-    Families, Health, HealthConfig, HealthEvent, Liveness, ServiceVerdict, Stage,
+    Families, Health, HealthConfig, HealthEvent, Liveness, LivenessConfig, ServiceVerdict, Stage,
 };
 use seimon_plan::{GroupId, PathId, ServiceId, Thresholds, ZoneId};
 
@@ -57,9 +57,11 @@ impl Net {
             targets: BTreeSet::from([target()]),
             registered: BTreeMap::from([(target().group, vec![BTreeSet::from(egress())])]),
             egress_keep: Duration::from_secs(30),
+            metered: BTreeMap::new(),
             shared: BTreeSet::new(),
             checks_per_interval: 7,
             max_checks: 8,
+            more_in_row: LivenessConfig::MORE_IN_ROW,
             seed: 7,
         };
         let now = Instant::from_millis(5_000);

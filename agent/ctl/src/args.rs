@@ -109,15 +109,25 @@ Examples:
   seimonctl migrate rollback affairs/affairs"
     )]
     Migrate(MigrateCommand),
-    /// Give a path that is a tunnel another key, without losing a connection.
+    /// Give a path that is a tunnel another key, without losing a packet; make keys.
     #[command(
         subcommand,
         after_help = "\
 Examples:
+  seimonctl wireguard keygen hub.key   make a hub's key; print its public half
   seimonctl wireguard rotate closed    make the next key; register what it prints at the hub
   seimonctl wireguard switch closed    use it; back by itself if the hub does not answer"
     )]
     Wireguard(WireguardCommand),
+    /// At a hub, the far end of the schools' tunnels: how its schools are, and who reaches what.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  seimonctl hub status
+  seimonctl hub explain --from asahi-es --to 10.50.0.53"
+    )]
+    Hub(HubCommand),
     /// Source addresses that the outside sees, and who must know them.
     #[command(
         subcommand,
@@ -126,6 +136,15 @@ Examples:
   seimonctl --lang ja egress letter affairs > letter.txt"
     )]
     Egress(EgressCommand),
+    /// Print the PAC file that a zone's browsers get now: what they reach directly, what through the town's proxy.
+    #[command(after_help = "\
+Example:
+  seimonctl pac --zone affairs")]
+    Pac {
+        /// Zone that the plan sets the proxy for.
+        #[arg(long, value_name = "ZONE", value_parser = zone)]
+        zone: ZoneId,
+    },
     /// List what has happened since the agent started: at most the last 1,000 events.
     #[command(after_help = "\
 Examples:
@@ -316,6 +335,21 @@ pub enum EgressCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub enum HubCommand {
+    /// Show the hub and every school's end, one line a school.
+    Status,
+    /// Say whether a school reaches an address through the hub and why, and as which address it is seen there.
+    Explain {
+        /// A school of the hub's plan, or an address that comes out of its tunnel.
+        #[arg(long, value_name = "SCHOOL|ADDR")]
+        from: String,
+        /// IP address that it wants to reach; with port 53 at the hub's own address, that is DNS.
+        #[arg(long, value_name = "ADDR[:PORT]")]
+        to: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub enum WireguardCommand {
     /// Make the next key, if there is none, and print its public half. The tunnel goes on with the present key.
     Rotate {
@@ -329,6 +363,23 @@ pub enum WireguardCommand {
         #[arg(value_name = "PATH", value_parser = path)]
         path: PathId,
     },
+    /// Make a private key, in a file that only its owner can read, and print its public half. Without a file: the private
+    /// key itself is printed.
+    Keygen {
+        /// The file to make. One that is there is left alone.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Print the public half of a private key.
+    Pubkey {
+        /// The file with the private key; - or nothing: standard input.
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+fn zone(text: &str) -> Result<ZoneId, String> {
+    ZoneId::new(text).map_err(|error| error.to_string())
 }
 
 fn service(text: &str) -> Result<ServiceId, String> {

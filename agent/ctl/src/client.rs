@@ -73,6 +73,8 @@ impl Client {
             | Command::EgressLetter { .. }
             | Command::Acceptance { .. }
             | Command::LineUse { .. }
+            | Command::Pac { .. }
+            | Command::Hub { .. }
             | Command::Diagnostics => PATIENCE,
         };
         self.send(command)?;

@@ -218,15 +218,31 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
   seimonctl --lang ja egress letter affairs > letter.txt",
         ),
         "egress letter" => ("今の番号の登録を、サービス提供元に頼む文を書きます。", ""),
-        "wireguard" => (
-            "トンネルの経路の鍵を、接続を切らずに取り替えます。",
+        "hub" => (
+            "センター（ハブ）で使います。学校ごとの状態と、届く範囲。",
             "\
 例:
+  seimonctl hub status
+  seimonctl hub explain --from asahi-es --to 10.50.0.53",
+        ),
+        "hub status" => ("ハブと、学校ごとの状態を 1 校 1 行で表示します。", ""),
+        "hub explain" => ("学校からその宛先へ届くか、なぜか、相手からどう見えるか。", ""),
+        "wireguard" => (
+            "トンネルの経路の鍵を、通信を切らずに取り替えます。鍵も作れます。",
+            "\
+例:
+  seimonctl wireguard keygen hub.key   センターの鍵を作り、公開鍵を表示
   seimonctl wireguard rotate closed    次の鍵を作る（公開鍵をセンターへ登録）
   seimonctl wireguard switch closed    次の鍵を使う（だめなら自動で戻る）",
         ),
         "wireguard rotate" => ("次の鍵を作り、公開鍵を表示します。今の鍵はそのまま使います。", ""),
         "wireguard switch" => ("次の鍵を使います。応答がなければ、15 秒で今の鍵に戻ります。", ""),
+        "wireguard keygen" => ("秘密鍵をファイルに作り、公開鍵を表示します。", ""),
+        "wireguard pubkey" => ("秘密鍵に対応する公開鍵を表示します。", ""),
+        "pac" => (
+            "ゾーンに今配っているプロキシの自動設定 (PAC) を表示します。",
+            "例:\n  seimonctl pac --zone affairs",
+        ),
         "events" => (
             "起動後に起きたことを表示します。直近の 1,000 件までです。",
             "\
@@ -278,6 +294,10 @@ fn of_argument(command: &str, id: &str) -> &'static str {
         }
         "file" if command == "diagnostics" => "書き出すファイル [既定値: seimon-diagnostics.tar]",
         "file" if command == "acceptance verify" => "結果のページまたは記録（HTML、PDF、データ）",
+        "file" if command == "wireguard keygen" => {
+            "作るファイル。すでにあれば何もしない。指定がなければ、\n秘密鍵そのものを表示する"
+        }
+        "file" if command == "wireguard pubkey" => "秘密鍵のファイル。- または指定なしは標準入力",
         "file" => "計画のファイル (TOML)",
         "html" => "ページを HTML で書き出す（1 つのファイルで完結）",
         "pdf" => "ページを PDF（A4）で書き出す",
@@ -286,6 +306,7 @@ fn of_argument(command: &str, id: &str) -> &'static str {
         "key" => "箱の公開鍵（前のページにあるもの）。別の箱の結果なら断る",
         "plan" => "計画のファイル (TOML)。指定がなければ、使用中の計画",
         "line" => "回線。計画にある名前で書く",
+        "zone" => "ゾーン。計画の [proxy] にある名前で書く",
         "service" => "サービス。計画にある名前で書く",
         "path" => "経路。計画にある、トンネルの経路の名前で書く",
         "days" => "使われない日が何日続けばよいか [既定値: 35]",
@@ -296,6 +317,10 @@ fn of_argument(command: &str, id: &str) -> &'static str {
             "ゲートウェイの機種定義のファイル（差込口など）。\nゲートウェイでは /etc/seimon/board.toml"
         }
         "dry_run" => "何が変わるかを表示するだけで、何も変えない",
+        "from" if command == "hub explain" => {
+            "ハブの計画にある学校の名前、またはトンネルから来る\nIP アドレス"
+        }
+        "to" if command == "hub explain" => "宛先の IP アドレス。ハブ自身のポート 53 は、\n名前の問い合わせ",
         "from" => "校内の端末の IP アドレス",
         "to" if command == "explain" => {
             "宛先の名前または IP アドレス。ポートがなければ、\nサービスの最初のポート、それもなければ 443"

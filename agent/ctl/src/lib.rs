@@ -13,6 +13,8 @@ pub mod args;
 mod client;
 mod diagnostics;
 mod help;
+mod hub;
+mod keys;
 mod line_use;
 mod paper;
 mod papers;

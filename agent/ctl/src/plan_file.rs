@@ -63,6 +63,9 @@ pub(crate) fn check(file: &Path, board: &Path) -> Result<Result<(), PlanErrors>,
     let bytes = bytes_of(file, seimon_plan::LARGEST + 1)?;
     let name = file.display().to_string();
     let checked = match std::str::from_utf8(&bytes) {
+        Ok(text) if seimon_plan::role_of(text) == seimon_plan::Role::Hub => {
+            return Ok(seimon_plan::parse_hub(&bytes, &name, &board).map(|_| ()));
+        }
         Ok(text) => seimon_plan::parse_at(text, &name, &board, jiff::Timestamp::now()),
         Err(_) => seimon_plan::parse_bytes(&bytes, &name, &board),
     };

@@ -5,16 +5,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use seimon_ipc::control::{Command as Ask, Follow, MigrateAction, Response, WireguardAction};
+use seimon_ipc::hub::HubAsk;
 
 use crate::args::{
-    AcceptanceCommand, Args, Command, EgressCommand, Lang, LineCommand, MigrateCommand, PlanCommand,
-    WireguardCommand, ZoneGroup,
+    AcceptanceCommand, Args, Command, EgressCommand, HubCommand, Lang, LineCommand, MigrateCommand,
+    PlanCommand, WireguardCommand, ZoneGroup,
 };
 use crate::client::{Allowed, Answer, Client, ClientError, Followed};
 use crate::plan_file::{self, CheckedPlan, Unreadable};
 use crate::screen::Look;
 use crate::words::{self, pick, say};
-use crate::{answers, status};
+use crate::{answers, keys, status};
 
 /// Why a command did not succeed.
 pub(crate) enum Failure {
@@ -114,6 +115,16 @@ fn outcome(lang: Lang, socket: &Path, failure: Failure) -> (u8, String) {
 }
 
 impl Shell<'_> {
+    fn key(&mut self, half: &str, key: Result<String, keys::KeyError>) -> Result<(), Failure> {
+        let key = key.map_err(|error| Failure::Told(error.in_words(self.lang)))?;
+        if self.json {
+            writeln!(self.out, "{}", serde_json::json!({ half: key }))?;
+        } else {
+            writeln!(self.out, "{key}")?;
+        }
+        Ok(())
+    }
+
     fn act(&mut self, command: Command) -> Result<(), Failure> {
         match command {
             Command::Plan(PlanCommand::Check { file, board }) => self.check_plan(&file, &board),
@@ -144,14 +155,26 @@ impl Shell<'_> {
             Command::Completions { shell } => {
                 Ok(self.out.write_all(&crate::help::completions(shell, self.lang))?)
             }
+            Command::Pac { zone } => self.ask(Ask::Pac { zone }, false),
             Command::Egress(EgressCommand::Letter { service }) => {
                 self.ask(Ask::EgressLetter { service }, false)
+            }
+            Command::Hub(HubCommand::Status) => self.ask(Ask::Hub { ask: HubAsk::Status }, false),
+            Command::Hub(HubCommand::Explain { from, to }) => {
+                self.ask(Ask::Hub { ask: HubAsk::Explain { from, to } }, false)
             }
             Command::Wireguard(WireguardCommand::Rotate { path }) => {
                 self.ask(Ask::Wireguard { path, action: WireguardAction::Rotate }, false)
             }
             Command::Wireguard(WireguardCommand::Switch { path }) => {
                 self.ask(Ask::Wireguard { path, action: WireguardAction::Switch }, false)
+            }
+            Command::Wireguard(WireguardCommand::Keygen { file }) => {
+                let half = if file.is_some() { "public_key" } else { "private_key" };
+                self.key(half, keys::generate(file.as_deref()))
+            }
+            Command::Wireguard(WireguardCommand::Pubkey { file }) => {
+                self.key("public_key", keys::public(file.as_deref()))
             }
             Command::Migrate(MigrateCommand::Status) => self.ask(Ask::Status, true),
             Command::Migrate(MigrateCommand::Start { which, to }) => {
@@ -224,6 +247,9 @@ impl Shell<'_> {
             | Response::Events { .. }
             | Response::Acceptance(_)
             | Response::LineUse(_)
+            | Response::Pac { .. }
+            | Response::Hub(_)
+            | Response::HubExplanation(_)
             | Response::Diagnostics(_) => kind_of_answer(&answer.response) == question,
         };
         if !fits {
@@ -249,6 +275,7 @@ impl Shell<'_> {
             Response::Status(shown) if only_groups => status::groups(lang, look, &shown.groups),
             Response::Status(shown) => status::status(lang, look, shown),
             Response::Plan { toml, generation: _ } => toml.clone(),
+            Response::Pac { text } => text.clone(),
             Response::Diff { changes } => answers::changes(lang, changes),
             Response::Done { message } => format!("{}\n", pick(lang, message)),
             Response::Explanation(explanation) => answers::explanation(lang, look, explanation),
@@ -256,6 +283,8 @@ impl Shell<'_> {
                 events.iter().map(|event| format!("{}\n", answers::event(lang, event))).collect()
             }
             Response::LineUse(answer) => crate::line_use::answer(lang, look, answer),
+            Response::Hub(status) => crate::hub::status(lang, look, status),
+            Response::HubExplanation(explanation) => crate::hub::explanation(lang, look, explanation),
             // Their commands do not come here.
             Response::Acceptance(_) | Response::Diagnostics(_) => return Err(Failure::WrongAnswer),
             Response::Refused { reasons } => {
@@ -291,6 +320,9 @@ impl Shell<'_> {
             | Response::Events { .. }
             | Response::Acceptance(_)
             | Response::LineUse(_)
+            | Response::Pac { .. }
+            | Response::Hub(_)
+            | Response::HubExplanation(_)
             | Response::Diagnostics(_)) => Ok(other),
         }
     }
@@ -319,6 +351,9 @@ impl Shell<'_> {
                     | Response::Explanation(_)
                     | Response::Acceptance(_)
                     | Response::LineUse(_)
+                    | Response::Pac { .. }
+                    | Response::Hub(_)
+                    | Response::HubExplanation(_)
                     | Response::Diagnostics(_) => return Err(Failure::WrongAnswer),
                 },
             }
@@ -342,7 +377,10 @@ enum Kind {
     Events,
     Acceptance,
     LineUse,
+    Pac,
     Diagnostics,
+    Hub,
+    HubExplanation,
     NotDone,
 }
 
@@ -358,7 +396,10 @@ fn kind_of_question(command: &Ask) -> Kind {
         Ask::Events { .. } => Kind::Events,
         Ask::Acceptance { .. } => Kind::Acceptance,
         Ask::LineUse { .. } => Kind::LineUse,
+        Ask::Pac { .. } => Kind::Pac,
         Ask::Diagnostics => Kind::Diagnostics,
+        Ask::Hub { ask: HubAsk::Status } => Kind::Hub,
+        Ask::Hub { ask: HubAsk::Explain { .. } } => Kind::HubExplanation,
     }
 }
 
@@ -372,7 +413,10 @@ fn kind_of_answer(response: &Response) -> Kind {
         Response::Events { .. } => Kind::Events,
         Response::Acceptance(_) => Kind::Acceptance,
         Response::LineUse(_) => Kind::LineUse,
+        Response::Pac { .. } => Kind::Pac,
         Response::Diagnostics(_) => Kind::Diagnostics,
+        Response::Hub(_) => Kind::Hub,
+        Response::HubExplanation(_) => Kind::HubExplanation,
         Response::Refused { .. } | Response::NotAllowed { .. } | Response::Malformed { .. } => Kind::NotDone,
     }
 }

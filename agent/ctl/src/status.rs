@@ -16,6 +16,18 @@ pub(crate) fn status(lang: Lang, look: Look, status: &Status) -> String {
     text.push_str(&groups(lang, look, &status.groups));
     text.push_str(&section(look, &say(lang, "経路", "Paths")));
     text.push_str(&paths(lang, &status.paths));
+    if !status.metered.is_empty() {
+        text.push_str(&section(look, &say(lang, "非常用の回線", "Emergency lines")));
+        for line in &status.metered {
+            text.push_str(&look.indented(2, &pick(lang, &line.sentence)));
+        }
+    }
+    if !status.proxy.is_empty() {
+        text.push_str(&section(look, &say(lang, "庁舎のプロキシ", "The town's proxy")));
+        for zone in &status.proxy {
+            text.push_str(&look.indented(2, &pick(lang, &zone.sentence)));
+        }
+    }
     if !status.services.is_empty() {
         text.push_str(&section(look, &say(lang, "サービス", "Services")));
         text.push_str(&services(lang, &status.services));
@@ -62,15 +74,15 @@ fn header(lang: Lang, look: Look, status: &Status) -> String {
     )
 }
 
-fn section(look: Look, title: &str) -> String {
+pub(crate) fn section(look: Look, title: &str) -> String {
     format!("\n{}\n", look.paint(Paint::Bold, title))
 }
 
-fn lamp_text(lang: Lang, light: Light) -> String {
+pub(crate) fn lamp_text(lang: Lang, light: Light) -> String {
     format!("[{}]", words::light(lang, light))
 }
 
-fn lamp(lang: Lang, look: Look, light: Light) -> String {
+pub(crate) fn lamp(lang: Lang, look: Look, light: Light) -> String {
     let paint = match light {
         Light::Green => Paint::Green,
         Light::Yellow => Paint::Yellow,
@@ -199,7 +211,7 @@ fn millis(ms: Option<f64>) -> String {
     ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1} ms"))
 }
 
-fn dataplane(lang: Lang, look: Look, dataplane: &DataplaneStatus) -> String {
+pub(crate) fn dataplane(lang: Lang, look: Look, dataplane: &DataplaneStatus) -> String {
     let when = dataplane.verified_ms_ago.map(|ms| words::duration(lang, ms));
     let verified = match (lang, dataplane.verified, when) {
         (Lang::Ja, true, Some(when)) => format!("計画どおりです（{when}前に確認）。"),

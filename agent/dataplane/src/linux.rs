@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use seimon_board::{InterfaceName, MacAddress};
 use seimon_core::network_plan::{
     AffinityEntry, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, Key, KeyPart, LinkKind, Observed,
-    PathIndex, Sysctl, TableState,
+    PathIndex, Sysctl, TableState, TunnelState,
 };
 
 use crate::conntrack::Conntrack;
@@ -94,6 +94,12 @@ impl Linux {
             }
         }
         Ok(true)
+    }
+
+    /// How our tunnels are, without looking at anything else.
+    pub fn tunnels(&mut self) -> Result<BTreeMap<InterfaceName, TunnelState>, ApplyError> {
+        let links = self.router.links()?;
+        Ok(self.tunnels.states(&links))
     }
 
     /// Moves an interface, as a probe host's far end, into the network namespace that the descriptor refers to
@@ -220,6 +226,13 @@ impl Dataplane for Linux {
         }
         entries.sort();
         Ok(entries)
+    }
+
+    fn heard_at(
+        &mut self,
+        bridge: &InterfaceName,
+    ) -> Result<BTreeMap<MacAddress, InterfaceName>, ApplyError> {
+        self.router.heard_at(bridge)
     }
 
     fn neighbours(&mut self, interface: &InterfaceName) -> Result<BTreeMap<IpAddr, MacAddress>, ApplyError> {

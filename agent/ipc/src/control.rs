@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use seimon_plan::{GroupId, LineId, PathId, ServiceId, SiteId, ZoneId};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::hub::{HubAsk, HubExplanation, HubStatus};
 use crate::report::{AcceptanceProgress, AcceptanceRun, Diagnostics, LineUse};
 
 pub const VERSION: u32 = 1;
@@ -69,9 +70,17 @@ pub enum Command {
     EgressLetter {
         service: ServiceId,
     },
+    /// The PAC file that the zone's browsers get now.
+    Pac {
+        zone: ZoneId,
+    },
     /// What whoever helps from afar needs, without anything that leads to a person.
     #[serde(deserialize_with = "nothing_else")]
     Diagnostics,
+    /// Of a hub.
+    Hub {
+        ask: HubAsk,
+    },
 }
 
 /// Beside the tag of a variant without fields serde lets any key pass, `deny_unknown_fields` or not.
@@ -138,6 +147,12 @@ pub enum Response {
     Acceptance(AcceptanceProgress),
     LineUse(Box<LineUse>),
     Diagnostics(Diagnostics),
+    /// JavaScript.
+    Pac {
+        text: String,
+    },
+    Hub(Box<HubStatus>),
+    HubExplanation(Box<HubExplanation>),
     /// The peer may not ask.
     NotAllowed {
         reason: String,
@@ -173,6 +188,41 @@ pub struct Status {
     pub groups: Vec<GroupStatus>,
     pub services: Vec<ServiceStatus>,
     pub dataplane: DataplaneStatus,
+    /// Zones whose machines may use the town hall's proxy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proxy: Vec<ProxyStatus>,
+    /// Emergency lines and what they have carried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metered: Vec<MeteredStatus>,
+}
+
+/// How one zone uses the town hall's proxy. Counts of the last hour.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProxyStatus {
+    pub zone: ZoneId,
+    pub clients: u32,
+    pub flows: u64,
+    /// Clients that looked for a PAC file by name (WPAD).
+    pub looked_for_pac: u32,
+    /// The gateway serves a PAC file to the zone.
+    pub pac_served: bool,
+    /// Of `clients`, those that have not taken a PAC file which lets moved groups go directly. Where nothing has moved: 0.
+    pub uninformed: u32,
+    pub sentence: Bilingual,
+}
+
+/// An emergency line. Bytes as the line's interface counts them, both ways.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MeteredStatus {
+    pub line: LineId,
+    /// A group is carried by it now.
+    pub in_use: bool,
+    pub today: u64,
+    pub month: u64,
+    /// What the contract includes in a month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub month_included: Option<u64>,
+    pub sentence: Bilingual,
 }
 
 /// 緑 nothing to do; 黄 being dealt with or to be watched; 赤 people are cut off or somebody must act.
@@ -322,7 +372,12 @@ mod tests {
             Command::EgressLetter { service: ServiceId::new("saas").unwrap() },
             Command::Acceptance { run: AcceptanceRun::Begin },
             Command::LineUse { line: LineId::new("carrier").unwrap(), days: 35 },
+            Command::Pac { zone: ZoneId::new("affairs").unwrap() },
             Command::Diagnostics,
+            Command::Hub { ask: HubAsk::Status },
+            Command::Hub {
+                ask: HubAsk::Explain { from: "asahi-es".to_owned(), to: "10.50.0.53".to_owned() },
+            },
         ];
         commands.extend(
             [

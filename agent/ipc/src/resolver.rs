@@ -68,6 +68,11 @@ pub enum FromResolver {
     },
     /// Counters since start, every ten seconds.
     Stats(ResolverStats),
+    /// A client looks for a PAC file (WPAD). Told once in ten minutes for each client.
+    Wpad {
+        zone: ZoneId,
+        client: IpAddr,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +119,18 @@ pub struct ZoneView {
     pub forwards: Vec<Forward>,
     /// Every other name: asked over this path (`None`: refused).
     pub others: Option<PathId>,
+    /// Names of the gateway itself in this zone, lower case, without the dot at the end.
+    #[serde(default)]
+    pub own: BTreeMap<String, OwnName>,
+}
+
+/// Where the gateway is, in one zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnName {
+    pub ipv4: Ipv4Addr,
+    #[serde(default)]
+    pub ipv6: Option<Ipv6Addr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

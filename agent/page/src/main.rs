@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! agent ──page──▶ [`link`] ──▶ the page of the moment ──▶ [`serve`] ◀──GET / ── browsers in the zones
+//!                                the zone's PAC file  ──▶         ◀──GET /proxy.pac, /wpad.dat
 //! ```
-//! The process has no privilege, no files, and knows nothing but that page. One thread. What a browser sends is read as far as
+//! The process has no privilege, no files, and knows nothing but that page and those files. One thread. What a browser sends is read as far as
 //! its first line and thrown away.
 
 mod confine;
@@ -19,6 +20,9 @@ use clap::Parser;
 
 use crate::inherit::Inherited;
 use crate::serve::Shown;
+
+/// Words to the agent that wait; what is more is not told.
+const NEWS: usize = 256;
 
 /// The school's status page.
 ///
@@ -46,12 +50,13 @@ fn run() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
-        let shown = Shown::default();
-        for listener in listeners {
+        let (tell, news) = tokio::sync::mpsc::channel(NEWS);
+        let shown = Shown::new(tell);
+        for (number, listener) in listeners.into_iter().enumerate() {
             let listener = tokio::net::TcpListener::from_std(listener).context("a listening socket")?;
-            tokio::task::spawn_local(serve::listen(listener, shown.clone()));
+            tokio::task::spawn_local(serve::listen(number, listener, shown.clone()));
         }
         let agent = tokio::net::UnixStream::from_std(agent).context("the agent's socket")?;
-        link::follow(agent, &shown).await
+        link::follow(agent, &shown, news).await
     })
 }

@@ -1,4 +1,4 @@
-//! Browsers: each gets the page of the moment and is hung up on.
+//! Browsers: each gets the page of the moment, or its zone's PAC file, and is hung up on.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use seimon_ipc::page::STALE_MS;
+use seimon_ipc::page::{FromPage, STALE_MS};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 
 /// For a request to come and the page to be taken.
@@ -18,6 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST_REQUEST: usize = 8 << 10;
 const MOST_CONNECTIONS: usize = 128;
 const MOST_PER_CLIENT: usize = 8;
+/// How long a PAC file waits for the agent's word.
+const AGENTS_WORD: Duration = Duration::from_millis(1_500);
+/// Clients that are remembered to have been told of to the agent.
+const MOST_NOTED: usize = 4_096;
 
 /// Shown when the agent has not said anything for too long.
 const NOTHING_KNOWN: &str = "<!doctype html>\n<html lang=\"ja\">\n<meta charset=\"utf-8\">\n\
@@ -27,17 +32,79 @@ const NOTHING_KNOWN: &str = "<!doctype html>\n<html lang=\"ja\">\n<meta charset=
 <h1>ネットワークの様子を確かめています。</h1>\n<p>少しお待ちください。このページは自動で新しくなります。</p>\n\
 <p lang=\"en\">Just a moment, please. This page looks for news by itself.</p>\n</body>\n</html>\n";
 
-/// The page of the moment, and who is connected.
-#[derive(Clone, Debug, Default)]
+/// The page and the PAC files of the moment, and who is connected.
+#[derive(Clone, Debug)]
 pub(crate) struct Shown(Rc<RefCell<State>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     page: Option<(String, Instant)>,
+    serial: u64,
+    /// By listening socket.
+    pacs: Vec<Option<String>>,
     clients: BTreeMap<IpAddr, usize>,
+    tell: mpsc::Sender<FromPage>,
+    /// The number of the files that the agent knows each client to have.
+    noted: BTreeMap<IpAddr, u64>,
+    news: Rc<Notify>,
 }
 
 impl Shown {
+    /// `tell`: where it is said who took a PAC file.
+    pub(crate) fn new(tell: mpsc::Sender<FromPage>) -> Self {
+        Self(Rc::new(RefCell::new(State {
+            page: None,
+            serial: 0,
+            pacs: Vec::new(),
+            clients: BTreeMap::new(),
+            tell,
+            noted: BTreeMap::new(),
+            news: Rc::default(),
+        })))
+    }
+
+    pub(crate) fn serve_pacs(&self, serial: u64, files: Vec<Option<String>>) {
+        let mut state = self.0.borrow_mut();
+        (state.serial, state.pacs) = (serial, files);
+    }
+
+    fn pac(&self, listener: usize) -> Option<String> {
+        self.0.borrow().pacs.get(listener).cloned().flatten()
+    }
+
+    /// The agent knows that the client has, or gets, the files of this number.
+    pub(crate) fn note(&self, client: IpAddr, serial: u64) {
+        let mut state = self.0.borrow_mut();
+        if state.noted.len() >= MOST_NOTED {
+            state.noted.clear();
+        }
+        state.noted.insert(client, serial);
+        state.news.notify_waiters();
+    }
+
+    /// The file, once the agent knows that the client gets it, or is too busy to say so.
+    async fn give_pac(&self, listener: usize, client: IpAddr) -> Option<String> {
+        let serial = self.0.borrow().serial;
+        let file = self.pac(listener)?;
+        let is_noted = || self.0.borrow().noted.get(&client) == Some(&serial);
+        if !is_noted() {
+            let news = Rc::clone(&self.0.borrow().news);
+            // Not told where the agent is busy: the client will come again.
+            let _full = self.0.borrow().tell.try_send(FromPage::TookPac { listener, client, serial });
+            let word = async {
+                loop {
+                    let next = news.notified();
+                    if is_noted() {
+                        return;
+                    }
+                    next.await;
+                }
+            };
+            let _late = timeout(AGENTS_WORD, word).await;
+        }
+        Some(file)
+    }
+
     pub(crate) fn show(&self, html: String) {
         self.0.borrow_mut().page = Some((html, Instant::now()));
     }
@@ -77,24 +144,25 @@ impl Drop for Place {
 }
 
 /// Serves one address for ever.
-pub(crate) async fn listen(listener: TcpListener, shown: Shown) {
+pub(crate) async fn listen(number: usize, listener: TcpListener, shown: Shown) {
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
             // Out of descriptors, say: a lasting error must not become a busy loop.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Some(place) = shown.admit(peer.ip().to_canonical()) else { continue };
+        let client = peer.ip().to_canonical();
+        let Some(place) = shown.admit(client) else { continue };
         let shown = shown.clone();
         tokio::task::spawn_local(async move {
             // Whoever hangs up or is too slow does not want the page.
-            let _ = timeout(PATIENCE, converse(stream, &shown)).await;
+            let _gone = timeout(PATIENCE, converse(stream, number, client, &shown)).await;
             drop(place);
         });
     }
 }
 
-async fn converse(mut stream: TcpStream, shown: &Shown) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, listener: usize, client: IpAddr, shown: &Shown) -> io::Result<()> {
     let mut request = Vec::new();
     let mut chunk = [0; 2048];
     while !request.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -104,34 +172,62 @@ async fn converse(mut stream: TcpStream, shown: &Shown) -> io::Result<()> {
         }
         request.extend_from_slice(&chunk[..length]);
     }
-    let answer = answer(&request, shown.page());
-    stream.write_all(&answer).await?;
+    let pac = match wanted(&request) {
+        Wanted::Pac => shown.give_pac(listener, client).await,
+        Wanted::Other => shown.pac(listener),
+    };
+    stream.write_all(&answer(&request, shown.page(), pac)).await?;
     stream.shutdown().await
 }
 
-/// The whole answer to a request's first line.
-fn answer(request: &[u8], page: Option<String>) -> Vec<u8> {
-    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let mut words = line.split(|byte| *byte == b' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-    let head_only = method == b"HEAD";
-    if !head_only && method != b"GET" {
-        return http("405 Method Not Allowed", "Allow: GET, HEAD\r\n", "only to be read\n", head_only);
-    }
-    match (path, page) {
-        (b"/" | b"/index.html", Some(html)) => http("200 OK", "", &html, head_only),
-        (b"/" | b"/index.html", None) => {
-            http("503 Service Unavailable", "Retry-After: 10\r\n", NOTHING_KNOWN, head_only)
-        }
-        _ => http("404 Not Found", "", "there is only one page: /\n", head_only),
+/// What somebody is after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Pac,
+    Other,
+}
+
+fn wanted(request: &[u8]) -> Wanted {
+    match words(request) {
+        (b"GET", b"/proxy.pac" | b"/wpad.dat") => Wanted::Pac,
+        _ => Wanted::Other,
     }
 }
 
-fn http(status: &str, more: &str, body: &str, head_only: bool) -> Vec<u8> {
-    let kind = if body.starts_with('<') { "text/html" } else { "text/plain" };
+/// Method and path of a request's first line.
+fn words(request: &[u8]) -> (&[u8], &[u8]) {
+    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|byte| *byte == b' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    (method, target.split(|byte| *byte == b'?').next().unwrap_or_default())
+}
+
+/// As browsers want it, or they do not read the file.
+const PAC_TYPE: &str = "application/x-ns-proxy-autoconfig";
+
+/// The whole answer to a request's first line.
+fn answer(request: &[u8], page: Option<String>, pac: Option<String>) -> Vec<u8> {
+    let (method, path) = words(request);
+    let head_only = method == b"HEAD";
+    if !head_only && method != b"GET" {
+        return http("405 Method Not Allowed", "Allow: GET, HEAD\r\n", TEXT, "only to be read\n", head_only);
+    }
+    match (path, page, pac) {
+        (b"/proxy.pac" | b"/wpad.dat", _, Some(pac)) => http("200 OK", "", PAC_TYPE, &pac, head_only),
+        (b"/" | b"/index.html", Some(html), _) => http("200 OK", "", HTML, &html, head_only),
+        (b"/" | b"/index.html", None, _) => {
+            http("503 Service Unavailable", "Retry-After: 10\r\n", HTML, NOTHING_KNOWN, head_only)
+        }
+        _ => http("404 Not Found", "", TEXT, "there is only one page: /\n", head_only),
+    }
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn http(status: &str, more: &str, kind: &str, body: &str, head_only: bool) -> Vec<u8> {
     let mut answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Length: {}\r\n{more}\
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{more}\
          Cache-Control: no-store\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n\
          X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nConnection: close\r\n\r\n",
         body.len()
@@ -147,7 +243,65 @@ mod tests {
     use super::*;
 
     fn text(request: &str, page: Option<&str>) -> String {
-        String::from_utf8(answer(request.as_bytes(), page.map(str::to_owned))).unwrap()
+        String::from_utf8(answer(request.as_bytes(), page.map(str::to_owned), None)).unwrap()
+    }
+
+    fn shown() -> (Shown, mpsc::Receiver<FromPage>) {
+        let (tell, news) = mpsc::channel(4);
+        (Shown::new(tell), news)
+    }
+
+    #[test]
+    fn a_zones_browsers_get_its_pac_file_and_others_get_none() {
+        let (shown, mut news) = shown();
+        shown.serve_pacs(7, vec![Some("function A".to_owned()), None]);
+        for path in ["/proxy.pac", "/wpad.dat", "/proxy.pac?x"] {
+            let request = format!("GET {path} HTTP/1.1\r\n\r\n");
+            let text = String::from_utf8(answer(request.as_bytes(), None, shown.pac(0))).unwrap();
+            assert_eq!(wanted(request.as_bytes()), Wanted::Pac);
+            assert!(
+                text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\nfunction A"),
+                "{text}"
+            );
+            assert!(text.contains("Content-Type: application/x-ns-proxy-autoconfig\r\n"), "{text}");
+            for listener in [1, 2] {
+                assert!(answer(request.as_bytes(), None, shown.pac(listener)).starts_with(b"HTTP/1.1 404"));
+            }
+        }
+        assert_eq!(wanted(b"HEAD /proxy.pac HTTP/1.1\r\n\r\n"), Wanted::Other, "whoever only looks");
+        assert_eq!(news.try_recv().ok(), None);
+    }
+
+    #[tokio::test]
+    async fn a_file_waits_until_the_agent_knows_who_gets_it_but_not_for_long() {
+        let (shown, mut news) = shown();
+        shown.serve_pacs(7, vec![Some("function A".to_owned())]);
+        let client: IpAddr = "10.20.1.100".parse().unwrap();
+        let told = FromPage::TookPac { listener: 0, client, serial: 7 };
+        let other = "10.20.1.101".parse().unwrap();
+
+        let began = Instant::now();
+        let agent = async {
+            assert_eq!(news.recv().await, Some(told));
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            shown.note(other, 7);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            shown.note(client, 7);
+        };
+        let (file, ()) = tokio::join!(shown.give_pac(0, client), agent);
+        assert_eq!(file.as_deref(), Some("function A"));
+        assert!(began.elapsed() >= Duration::from_millis(600), "{:?}", began.elapsed());
+
+        let began = Instant::now();
+        assert!(shown.give_pac(0, client).await.is_some());
+        assert!(began.elapsed() < AGENTS_WORD && news.try_recv().is_err(), "it is known already");
+
+        shown.serve_pacs(8, vec![Some("function B".to_owned())]);
+        assert_eq!(shown.give_pac(0, client).await.as_deref(), Some("function B"));
+        assert!(
+            began.elapsed() >= AGENTS_WORD,
+            "for this long, and an agent that is silent is not waited for"
+        );
     }
 
     #[test]
@@ -176,7 +330,7 @@ mod tests {
 
     #[test]
     fn one_client_cannot_take_every_place() {
-        let shown = Shown::default();
+        let (shown, _news) = shown();
         let greedy: IpAddr = "10.20.1.100".parse().unwrap();
         let places: Vec<Option<Place>> = (0..20).map(|_| shown.admit(greedy)).collect();
         assert_eq!(places.iter().flatten().count(), MOST_PER_CLIENT);

@@ -43,15 +43,18 @@ fn said(outcome: CheckOutcome) -> TrialOutcome {
 }
 
 fn not_connected(error: &io::Error, took_us: u64) -> TrialOutcome {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::PermissionDenied => TrialOutcome::Refused { took_us },
-        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            TrialOutcome::NobodyThere { took_us }
-        }
-        io::ErrorKind::TimedOut => TrialOutcome::Silent,
-        _ => TrialOutcome::NotTried { reason: crate::source::in_words(error) },
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut,
+    };
+    let kind = error.kind();
+    if matches!(kind, ConnectionRefused | ConnectionReset | PermissionDenied) {
+        TrialOutcome::Refused { took_us }
+    } else if matches!(kind, HostUnreachable | NetworkUnreachable) {
+        TrialOutcome::NobodyThere { took_us }
+    } else if kind == TimedOut {
+        TrialOutcome::Silent
+    } else {
+        TrialOutcome::NotTried { reason: crate::source::in_words(error) }
     }
 }
 

@@ -10,6 +10,7 @@
 //! agent goes, this process goes, and the TUN interface with it.
 
 mod confine;
+mod device;
 mod resolve;
 
 use std::error::Error;
@@ -17,8 +18,7 @@ use std::io::{self, Write};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::process::ExitCode;
 
-use boringtun::device::{DeviceConfig, DeviceHandle};
-use rustix::event::{PollFd, PollFlags, poll};
+use device::Device;
 use tracing_subscriber::EnvFilter;
 
 const SOCKET_FD: RawFd = 3;
@@ -90,37 +90,8 @@ fn carry() -> Result<(), Box<dyn Error>> {
             return Err("descriptor 3 is not the agent's socket: seimon-agent starts this program".into());
         }
     }
-    let watched = socket.try_clone()?;
     confine::confine()?;
-    let config = DeviceConfig {
-        // One: a second thread costs more in waking than it brings for one school.
-        n_threads: 1,
-        // A connected socket would not follow a far end that roams, nor an address of ours that changes.
-        use_connected_socket: false,
-        use_multi_queue: false,
-        uapi_fd: std::os::fd::IntoRawFd::into_raw_fd(socket),
-    };
-    // The device takes the descriptor's number for the interface's name, and closes it when it goes.
-    let name = std::os::fd::IntoRawFd::into_raw_fd(tun).to_string();
-    let device = DeviceHandle::new(&name, config)?;
-    wait_for_the_end(&watched)?;
-    // Its threads end with the process; waiting for them would gain nothing.
-    std::mem::forget(device);
-    Ok(())
-}
-
-/// Until the agent has closed its end, or died.
-fn wait_for_the_end(socket: &OwnedFd) -> io::Result<()> {
-    loop {
-        let mut fds = [PollFd::new(socket, PollFlags::RDHUP)];
-        match poll(&mut fds, None) {
-            Ok(_) if fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR) => {
-                return Ok(());
-            }
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    Ok(Device::new(tun, socket.into())?.run()?)
 }
 
 /// A descriptor that the agent has left for us.

@@ -112,7 +112,9 @@ pub fn dns(bytes: &[u8]) {
                     assert!(ipv4 != Some(Ipv4Addr::UNSPECIFIED), "a name at no address");
                     resolver.handle_agent(ToResolver::InForce { token }, now);
                 }
-                Dns::Tell(FromResolver::Hello { .. } | FromResolver::Stats(_)) => {}
+                Dns::Tell(
+                    FromResolver::Hello { .. } | FromResolver::Stats(_) | FromResolver::Wpad { .. },
+                ) => {}
             }
         }
     };

@@ -7,12 +7,15 @@ mod frames;
 mod gate;
 mod generator;
 mod groups;
+mod hub;
+mod judgement;
 mod lived;
 mod pairs;
 mod policy;
 mod stats;
 mod steady;
 mod steal;
+mod tunnel;
 
 use std::path::Path;
 
@@ -41,7 +44,13 @@ const GROUPS: &[(&str, &str, Group)] = &[
     ("move", "a move's latency as sets grow", groups::moving),
     ("policy", "what passes without a policy", policy::policy),
     ("footprint", "size, memory, and work while idle", lived::footprint),
+    ("hub", "a hub's packets and memory as schools grow", hub::hub),
+    ("tunnel", "a tunnel in user space against wireguard-go", tunnel::tunnel),
     ("death", "the new line dies silently", lived::death),
+    ("deathlimit", "a silent death, against what is unavoidable", judgement::death_limit),
+    ("brownout", "a line that carries packets badly", judgement::brownout),
+    ("probes", "packets to others' services at rest", judgement::probes),
+    ("falsemoves", "a hundred hours of loss", judgement::false_moves),
     ("demo", "the demo's moves", lived::moves),
     ("acceptance", "the acceptance test, with everything well and with faults", acceptance::acceptance),
 ];

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::result::{Check, Goal};
 use crate::runner::{LoadTrack, Measure, Record};
-use crate::scenario::Moment;
 
 /// One act.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +26,8 @@ pub const ACTS: &[ActInfo] = &[
         file: "demo/1-move.toml",
         title_ja: "1. 引っ越し",
         title_en: "1. The move",
-        about_ja: "先生100人と児童が使い続けるなか、学習系、次に校務系を、閉域網からインターネット直接接続へ移します。",
-        about_en: "While a hundred teachers and their pupils work, learning and then school affairs leave the closed network for direct https.",
+        about_ja: "先生100人と児童が使い続けるなか、学習系を閉域網からインターネット直接接続へ、校務系を閉域網からインターネットVPNへ、さらに直接接続へ移します。",
+        about_en: "While a hundred teachers and their pupils work, learning leaves the closed network for direct https, and school affairs for the internet VPN and then for direct https.",
         judge: moves,
     },
     ActInfo {
@@ -88,26 +87,35 @@ fn log_ins(record: &Record, measure: Measure<'_>, path: &str, from: Duration, to
         .sum()
 }
 
-fn state(group: &str, state: &str) -> Moment {
-    Moment::AfterState { group: group.to_owned(), state: state.to_owned(), plus: Duration::ZERO }
+/// The group's first settled time on its new path after the command `id`.
+fn settled(record: &Record, id: &str) -> Option<Duration> {
+    let command = record.happened.iter().find(|h| h.id == id)?;
+    record.entered(command.target.as_deref()?, "Steady", command.at)
 }
 
 fn moves(record: &Record, measure: Measure<'_>) -> Vec<Check> {
     let none = Goal::Equal(0.0);
     let whole = |path| log_ins(record, measure, path, Duration::ZERO, record.end);
-    // Both groups have been moved when the second is steady again; from then on everybody begins on the new path.
-    let settled = ["affairs/affairs", "learning/learning"]
+    let share = |path: &str, from: Duration, to: Duration| {
+        let on = |path: &str| log_ins(record, measure, path, from, to);
+        let all = on("closed") + on("vpn") + on("direct") + on("other");
+        (all > 0.0).then(|| on(path) / all)
+    };
+    // Once a move has settled, everybody begins on its new path: on the VPN until the next cut-over, then directly.
+    let on_vpn = settled(record, "move-vpn");
+    let on_direct = settled(record, "move-direct");
+    let cut = record
+        .happened
         .iter()
-        .map(|group| record.moment(&state(group, "Steady")))
-        .collect::<Option<Vec<_>>>()
-        .and_then(|ends| ends.into_iter().max());
-    let share = settled.and_then(|from| {
-        let on = |path| log_ins(record, measure, path, from, record.end);
-        let all = on("closed") + on("direct") + on("other");
-        (all > 0.0).then(|| on("direct") / all)
-    });
-    let mut moved = Check::number("move.moved_share", share, "share", Goal::Equal(1.0));
-    if settled.is_none() {
+        .find(|h| h.id == "move-direct")
+        .and_then(|h| record.entered("affairs/affairs", "CuttingOver", h.at));
+    let shares = [
+        on_vpn.zip(cut).and_then(|(from, to)| share("vpn", from, to)),
+        on_direct.and_then(|from| share("direct", from, record.end)),
+    ];
+    let moved = shares.into_iter().collect::<Option<Vec<_>>>().map(|all| all.into_iter().fold(1.0, f64::min));
+    let mut moved = Check::number("move.moved_share", moved, "share", Goal::Equal(1.0));
+    if settled(record, "move-learning").is_none() || on_vpn.is_none() || on_direct.is_none() {
         moved = moved.with_note("the moves did not end");
     }
     let forced = record.status.as_ref().map(|s| s.groups.iter().map(|g| g.forced_by_deadline as f64).sum());
@@ -119,6 +127,7 @@ fn moves(record: &Record, measure: Measure<'_>) -> Vec<Check> {
         count("move.checksum_errors", sum(record, measure, &["checksum_errors"]), none),
         moved,
         count("move.on_new", Some(whole("direct")), Goal::AtLeast(100.0)),
+        count("move.on_vpn", Some(whole("vpn")), Goal::AtLeast(100.0)),
         count("move.on_old", Some(whole("closed")), Goal::AtLeast(100.0)),
         count("move.forced_by_deadline", forced, none),
     ]

@@ -1,6 +1,7 @@
 //! The report: one HTML file that needs nothing else. What happened, when, and why, in Japanese and English side by
 //! side; timelines as SVG.
 
+mod evidence;
 mod svg;
 mod words;
 
@@ -34,7 +35,7 @@ td.n{text-align:right;white-space:nowrap}.pass{color:#116329}.fail{color:#a40e26
 svg{width:100%;height:auto;margin:.6rem 0}.legend span{display:inline-block;margin-right:1.2rem;color:var(--soft)}\
 .swatch{display:inline-block;width:.9em;height:.9em;border-radius:2px;margin-right:.35em;vertical-align:-.1em}\
 .verdict{font-size:1.1rem;padding:.5rem .9rem;border-radius:6px;margin:1rem 0}.verdict.pass{background:#dafbe1}.verdict.fail{background:#ffebe9}\
-footer{color:var(--soft);font-size:.85rem;margin-top:2rem}";
+.why{color:var(--soft)}footer{color:var(--soft);font-size:.85rem;margin-top:2rem}";
 
 /// Writes the whole report.
 pub fn write(file: &Path, title: (&str, &str), acts: &[Act<'_>], total: &Results) -> anyhow::Result<()> {
@@ -69,6 +70,7 @@ fn html(title: (&str, &str), acts: &[Act<'_>], total: &Results) -> String {
     out.push_str(&checks(total));
     out.push_str(
         "<p class=legend><span><i class=swatch style=\"background:#8fb8de\"></i>閉域網 closed</span>\
+         <span><i class=swatch style=\"background:#9fd3a8\"></i>インターネットVPN vpn</span>\
          <span><i class=swatch style=\"background:#f2b66d\"></i>直接 direct</span>\
          <span><i class=swatch style=\"background:#c9c9c9\"></i>その他 other</span>\
          <span><i class=swatch style=\"background:#d1242f\"></i>エラー errors</span>\
@@ -124,21 +126,38 @@ fn section(act: &Act<'_>) -> String {
     );
     out.push_str(&svg::timeline(act.record));
     out.push_str("<table><tr><th>時刻 time</th><th>出来事と理由</th><th>what happened and why</th></tr>");
-    for (at, ja, en, mark) in story(act.record) {
+    for Line { at, ja, en, mark, evidence } in story(act.record) {
+        let (why_ja, why_en) = evidence.unwrap_or_default();
+        let small = |text: &str| match text {
+            "" => String::new(),
+            text => format!("<br><small class=why>{}</small>", escape(text)),
+        };
         let _ = write!(
             out,
-            "<tr><td class=n>{mark}{:.1} s</td><td>{}</td><td lang=en>{}</td></tr>",
+            "<tr><td class=n>{mark}{:.1} s</td><td>{}{}</td><td lang=en>{}{}</td></tr>",
             at.as_secs_f64(),
             escape(&ja),
-            escape(&en)
+            small(&why_ja),
+            escape(&en),
+            small(&why_en)
         );
     }
     out.push_str("</table>");
     out
 }
 
+/// One line of a story.
+struct Line {
+    at: Duration,
+    ja: String,
+    en: String,
+    mark: &'static str,
+    /// Of a decision, in both languages.
+    evidence: Option<(String, String)>,
+}
+
 /// What was done to the town and what the agent said, in order.
-fn story(record: &Record) -> Vec<(Duration, String, String, &'static str)> {
+fn story(record: &Record) -> Vec<Line> {
     let mut lines = Vec::new();
     for happened in &record.happened {
         let (ja, en) = words::event(&happened.what, happened.target.as_deref());
@@ -153,9 +172,10 @@ fn story(record: &Record) -> Vec<(Duration, String, String, &'static str)> {
             }
             (None, None) => (ja, en),
         };
-        lines.push((happened.at, ja.clone(), en.clone(), "▶ "));
+        let line = |at, ja, en, mark| Line { at, ja, en, mark, evidence: None };
+        lines.push(line(happened.at, ja.clone(), en.clone(), "▶ "));
         if let Some(until) = happened.until {
-            lines.push((until, format!("{ja}: 終わり"), format!("{en}: over"), "◀ "));
+            lines.push(line(until, format!("{ja}: 終わり"), format!("{en}: over"), "◀ "));
         }
     }
     for (at, event) in record.told.iter().filter(|(_, e)| e.kind != "check") {
@@ -165,14 +185,15 @@ fn story(record: &Record) -> Vec<(Duration, String, String, &'static str)> {
             _ => event.kind.clone(),
         };
         let to = event.to.as_deref().map(|to| format!(" → {to}")).unwrap_or_default();
-        lines.push((
-            *at,
-            format!("{who}{to}: {}", event.reason.ja),
-            format!("{who}{to}: {}", event.reason.en),
-            "",
-        ));
+        lines.push(Line {
+            at: *at,
+            ja: format!("{who}{to}: {}", event.reason.ja),
+            en: format!("{who}{to}: {}", event.reason.en),
+            mark: "",
+            evidence: evidence::of(record, *at, event),
+        });
     }
-    lines.sort_by_key(|(at, ..)| *at);
+    lines.sort_by_key(|line| line.at);
     lines
 }
 

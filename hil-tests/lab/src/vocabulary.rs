@@ -66,14 +66,28 @@ pub const COMMANDS: &[EventInfo] = &[
         undone: false,
         meaning: "a second agent is started with the same state; refused where it ends by itself with exit status 1",
     },
+    EventInfo {
+        name: "wireguard.rotate",
+        targets: PATHS,
+        keys: &[],
+        undone: false,
+        meaning: "seimonctl wireguard rotate; the hub learns the next key beside the present one",
+    },
+    EventInfo {
+        name: "wireguard.switch",
+        targets: PATHS,
+        keys: &[],
+        undone: false,
+        meaning: "seimonctl wireguard switch",
+    },
 ];
 
 /// Keys of every event besides its own.
 pub const EVENT_KEYS: &[&str] = &["id", "at", "after", "plus", "do", "target", "for"];
-pub const LINES: &[&str] = &["carrier", "internet"];
+pub const LINES: &[&str] = &["carrier", "internet", "lte"];
 pub const ZONES: &[&str] = &["affairs", "learning", "printers"];
-/// Paths of the shipped plans of two-line-town.
-pub const PATHS: &[&str] = &["closed", "direct"];
+/// Paths of the shipped plans and the modem's, by the egress that the servers see.
+pub const PATHS: &[&str] = &["closed", "vpn", "direct", "lte"];
 /// States of a (zone, group) that `after` and metrics may name.
 pub const STATES: &[&str] =
     &["Steady", "Qualifying", "Canary", "CuttingOver", "Soaking", "RollingBack", "Blocked"];
@@ -96,7 +110,24 @@ pub const MECHANISMS: &[&str] = &[
     "alone",
     "clock-floor",
     "sync",
+    "roaming",
+    "make-before-break",
+    "answer-check",
+    "brown-out",
+    "canary",
+    "families-apart",
+    "hold-down",
+    "keep-when-blocked",
+    "patience",
+    "selective-kill",
+    "emergency",
+    "pac",
+    "pac-affinity",
+    "proxy-veto",
+    "rate-cap",
 ];
+/// Kinds of what the agent tells (`seimonctl events`).
+pub const TOLD: &[&str] = &["path", "check", "egress", "state", "veto", "drain", "dataplane", "agent"];
 
 /// A metric that is not in a load's own list. `<…>` stands for a word of the named list.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +153,10 @@ pub const TOWN: &[MetricWord] = &[
     metric("wan.<line>.rx", "packets", "received by the gateway from the line"),
     metric("wan.<line>.inside", "packets", "on the line with an inside address (must never be)"),
     metric("wan.<line>.forwarded", "packets", "on the line for clients, not the gateway's own"),
+    metric("wan.<line>.ipv6", "packets", "IPv6 packets sent by the gateway on the line"),
+    metric("wan.<line>.lost", "packets", "lost by the line, either way (quality, faults, MTU)"),
+    metric("wan.<line>.tx.bytes", "bytes", "of IP packets sent by the gateway on the line"),
+    metric("wan.<line>.rx.bytes", "bytes", "of IP packets received by the gateway from the line"),
     metric("zone.<zone>.rx", "packets", "from the gateway into the zone"),
     metric("zone.<zone>.tx", "packets", "from the zone to the gateway"),
     metric(
@@ -141,6 +176,7 @@ pub const AGENT: &[MetricWord] = &[
     ),
     metric("agent.done.<event>", "0 or 1", "the command of this event was accepted (exit status 0)"),
     metric("agent.refused.<event>", "0 or 1", "the command of this event was refused (exit status 1)"),
+    metric("agent.told.<kind>", "count", "events of this kind that the agent told"),
     metric(
         "agent.forced_by_deadline.<group>",
         "count",
@@ -198,6 +234,7 @@ pub(crate) fn matches<'n>(
             "<path>" => PATHS.contains(&word),
             "<state>" => STATES.contains(&word),
             "<load>" => loads.contains(&word),
+            "<kind>" => TOLD.contains(&word),
             "<event>" => events.contains(&word),
             "<group>" => is_group(word),
             literal if word == literal => continue,

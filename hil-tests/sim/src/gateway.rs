@@ -97,7 +97,8 @@ impl Gateway {
             health_config.thresholds.down_lost = u32::MAX;
         }
         if ground.mutation == Mutation::Hasty {
-            health_config.thresholds.down_lost = 1;
+            (health_config.thresholds.down_lost, health_config.thresholds.down_of) = (1, 1);
+            (health_config.thresholds.up_count, health_config.more_in_row) = (1, 0);
         }
         let mut gateway = Self {
             store,

@@ -49,7 +49,7 @@ pub enum Mutation {
     Forgets,
     /// Paths never count as down.
     Liveness,
-    /// A path that lost one echo is dead.
+    /// A path that lost one echo is dead, and one that answered one lives.
     Hasty,
     /// The table is not looked at again.
     Reobserve,

@@ -16,6 +16,8 @@ use crate::versions::Writer;
 use crate::world::World;
 
 const TICK: u64 = 100;
+/// What the kernel refused at the very end is tried again within a second.
+const SHORTEST_REST: u64 = 2_000;
 /// All hold-downs are over by then.
 const LONGEST_REST: u64 = 1_500_000;
 const RESTART: u64 = 500;
@@ -123,8 +125,10 @@ impl Stage<'_, '_> {
         }
         self.judge_time();
         self.heal(schedule);
-        let end = self.ground.now + LONGEST_REST;
-        while self.ground.reference.violations.is_empty() && !self.is_at_rest() {
+        let (earliest, end) = (self.ground.now + SHORTEST_REST, self.ground.now + LONGEST_REST);
+        while self.ground.reference.violations.is_empty()
+            && (self.ground.now < earliest || !self.is_at_rest())
+        {
             if self.ground.now >= end {
                 let tell = |(zone_group, machine): (&ZoneGroup, &seimon_core::migration::Machine)| {
                     let settled = if machine.is_settled() { "settled" } else { "not settled" };

@@ -50,20 +50,22 @@ fn signs(mutation: Mutation) -> &'static [&'static str] {
     const DEAD: &str = "stays on a dead path";
     const BETWEEN: &str = "a packet between zones without a permit";
     const RESTLESS: &str = "does not come to rest";
+    const UNLIKE: &str = "rests otherwise than written";
     match mutation {
         Mutation::None => &[],
         Mutation::EgressVeto => &["moved to where the services do not know us", REASON],
         Mutation::WindowVeto => &["began outside the window"],
         Mutation::Rollback | Mutation::Liveness => &[DEAD],
-        Mutation::Checkpoint => &[UNWRITTEN, "ended flows without a checkpoint"],
+        Mutation::Checkpoint => &[UNWRITTEN, "ended flows without a checkpoint", UNLIKE],
         Mutation::BlameService => &[REASON, NOTHING_WRONG, FLAPPING],
-        Mutation::ActsFirst | Mutation::DiskLies => &[UNWRITTEN],
+        Mutation::ActsFirst | Mutation::DiskLies => &[UNWRITTEN, UNLIKE],
         Mutation::Affinity => &[SPLIT],
         Mutation::Between => &[BETWEEN],
         Mutation::Zones => &[BETWEEN, "a packet left without a permit"],
-        Mutation::Forgets => &[UNWRITTEN, "rests otherwise than written", SPLIT],
-        // Who takes one lost echo for a dead line throws people off it at once: log-ins are lost for nothing.
-        Mutation::Hasty => &[REASON, NOTHING_WRONG, FLAPPING, SPLIT],
+        Mutation::Forgets => &[UNWRITTEN, UNLIKE, SPLIT],
+        // Who takes one lost echo for a dead line throws people off it at once: log-ins are lost for nothing. And who takes
+        // one answer for a living line goes to a dead one.
+        Mutation::Hasty => &[REASON, NOTHING_WRONG, FLAPPING, SPLIT, "left a path for a dead one"],
         // Without a table nothing passes, checks and echoes neither: no path is ever well again.
         Mutation::Reobserve => &["at rest, and the kernel is not as planned", RESTLESS],
         Mutation::WildClock => &["wrote down a time that nobody vouched for"],

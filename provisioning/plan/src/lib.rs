@@ -14,6 +14,7 @@
 mod calendar;
 mod error;
 mod format;
+mod hub;
 pub mod model;
 mod overrides;
 mod parse;
@@ -24,6 +25,10 @@ mod valid;
 
 pub use calendar::{WindowState, window_state};
 pub use error::{PlanError, PlanErrors, Text};
+pub use hub::{
+    Cap, HubControl, HubDns, HubEgress, HubKey, HubPlan, HubRole, HubSchool, HubSite, HubTunnel, Role, Town,
+    ValidHubPlan, hub_rules, hub_schema, parse_hub, role_of,
+};
 pub use model::*;
 pub use overrides::{OverrideError, with_overrides};
 pub use parse::{LARGEST, VERSION, parse, parse_at, parse_bytes};

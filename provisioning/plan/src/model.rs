@@ -4,6 +4,8 @@
 //! SitePlan ─┬─ site, inside                      here
 //!           ├─ zones, services, permits          access
 //!           ├─ lines, paths, hub, echo, gateway  paths
+//!           ├─ a line's role, its cost           emergency
+//!           ├─ the town hall's proxy             proxy
 //!           ├─ a path's tunnel                   wireguard
 //!           ├─ dns                               names
 //!           ├─ migration                         migration
@@ -11,10 +13,12 @@
 //! ```
 
 mod access;
+mod emergency;
 mod identifiers;
 mod migration;
 mod names;
 mod paths;
+mod proxy;
 mod school;
 mod text;
 mod wireguard;
@@ -26,12 +30,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use access::{HealthCheck, Internet, Permit, PermitTarget, PortSpec, Protocol, Service, Zone, ZoneRole};
+pub use emergency::{LineRole, Metered};
 pub use identifiers::{
     GroupId, INTERNET_GROUP, InvalidIdentifier, LineId, PathId, RoomId, ServiceId, SiteId, ZoneId,
 };
 pub use migration::{Canary, Freeze, Migration, MigrationRoute, Room, Thresholds, Times, Weekday, Window};
 pub use names::{Dns, ForwardZone};
 pub use paths::{Echo, Egress, Gateway, Hub, Line, Nat4, Path, PathIpv6, PathKind};
+pub use proxy::{Pac, Proxy};
 pub use school::{Contact, Device, DeviceKind, School, Speed, Words};
 pub use text::{InvalidText, PlanDuration};
 pub use wireguard::{Endpoint, InvalidWireguard, Wireguard, WireguardKey};
@@ -61,6 +67,9 @@ pub struct SitePlan {
     /// Prefixes that stay behind the closed line (file servers, groupware in the town hall).
     #[serde(default)]
     pub hub: Option<Hub>,
+    /// A web proxy in the town hall that machines of some zones are set to use.
+    #[serde(default)]
+    pub proxy: Option<Proxy>,
     /// Name resolution beside the paths' own resolvers.
     #[serde(default)]
     pub dns: Dns,
@@ -74,6 +83,22 @@ pub struct SitePlan {
     /// What the people at the school are told and asked. Changes nothing about the network.
     #[serde(default)]
     pub school: School,
+}
+
+impl SitePlan {
+    /// What may be spent on the path's line, where that is an emergency line.
+    pub fn metered(&self, path: &PathId) -> Option<Metered> {
+        let line = self.lines.get(&self.paths.get(path)?.line)?;
+        match line.role {
+            LineRole::Ordinary => None,
+            LineRole::Emergency => Some(line.metered.clone().unwrap_or_default()),
+        }
+    }
+
+    /// Whether the path is over an emergency line.
+    pub fn is_emergency(&self, path: &PathId) -> bool {
+        self.metered(path).is_some()
+    }
 }
 
 /// Which school this is and what stands there.
@@ -107,7 +132,7 @@ pub struct Inside {
 #[derive(JsonSchema)]
 #[schemars(inline, extend("format" = "prefix"))]
 #[expect(dead_code, reason = "only its schema is used")]
-struct Prefix(String);
+pub(crate) struct Prefix(String);
 
 #[derive(JsonSchema)]
 #[schemars(inline, extend("format" = "hostname"))]

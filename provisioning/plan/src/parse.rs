@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use seimon_board::Board;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::de::DeTable;
 
 use crate::calendar::Calendar;
@@ -36,11 +36,16 @@ pub fn parse_at(text: &str, file: &str, board: &Board, now: Timestamp) -> Result
 
 /// As [`parse`], from a file's bytes.
 pub fn parse_bytes(bytes: &[u8], file: &str, board: &Board) -> Result<ValidSitePlan, PlanErrors> {
+    parse(utf8(bytes, file)?, file, board)
+}
+
+/// The text of a file that may be a plan.
+pub(crate) fn utf8<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, PlanErrors> {
     if bytes.len() > LARGEST {
         return Err(PlanErrors::new(vec![too_large(bytes.len(), file)]));
     }
-    let utf8 = match std::str::from_utf8(bytes) {
-        Ok(utf8) => utf8,
+    match std::str::from_utf8(bytes) {
+        Ok(utf8) => Ok(utf8),
         Err(error) => {
             let before = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             let what = text(
@@ -52,10 +57,9 @@ pub fn parse_bytes(bytes: &[u8], file: &str, board: &Board) -> Result<ValidSiteP
                 "UTF-8 で保存し直してください（Shift_JIS で保存されている可能性があります）",
             );
             let error = Source::new(file, &before).error(before.len(), "plan/not-utf8", what, fix);
-            return Err(PlanErrors::new(vec![error]));
+            Err(PlanErrors::new(vec![error]))
         }
-    };
-    parse(utf8, file, board)
+    }
 }
 
 fn too_large(bytes: usize, file: &str) -> PlanError {
@@ -75,39 +79,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&self, text: &str) -> Result<ValidSitePlan, PlanErrors> {
-        if text.len() > LARGEST {
-            return Err(PlanErrors::new(vec![too_large(text.len(), self.file)]));
-        }
-        // A byte order mark is no part of the first key.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let source = Source::new(self.file, text);
-        let (table, syntax) = DeTable::parse_recoverable(text);
-        let mut tree = Node::from_table(&table);
-        let mut errors: Vec<PlanError> = syntax.iter().map(|error| syntax_error(&source, error)).collect();
-        if let Some(error) = version(&source, &tree, errors.is_empty()) {
-            errors.push(error);
-            return Err(PlanErrors::new(errors));
-        }
-        let shape = shape::check(&source, &mut tree);
-        if !errors.is_empty() {
-            // After a syntax error, what seems to be missing or odd may be what the parser skipped.
-            let on_sound_line = |error: &PlanError| errors.iter().all(|syntax| syntax.line != error.line);
-            let sure = |error: &PlanError| error.rule == shape::UNKNOWN_KEY || error.rule == shape::BAD_VALUE;
-            let mut more: Vec<PlanError> =
-                shape.into_iter().filter(|error| sure(error) && on_sound_line(error)).collect();
-            errors.append(&mut more);
-            return Err(PlanErrors::new(errors));
-        }
-        errors.extend(shape);
-        let plan = match SitePlan::deserialize(tree.to_value()) {
-            Ok(plan) => plan,
-            Err(error) => {
-                if errors.is_empty() {
-                    errors.push(unreadable(&source, text, &error));
-                }
-                return Err(PlanErrors::new(errors));
-            }
-        };
+        let Draft { source, tree, plan, mut errors } = draft::<SitePlan>(text, self.file, &shape::schema())?;
         let calendar =
             TimeZone::get(&plan.site.timezone).ok().map(|zone| Calendar::new(zone, &plan.migration));
         let context = Context { plan: &plan, board: self.board, calendar: calendar.as_ref(), now: self.now };
@@ -120,6 +92,56 @@ impl Reader<'_> {
                 Ok(ValidSitePlan { plan, board: self.board.clone(), calendar })
             }
             _ => Err(PlanErrors::new(errors)),
+        }
+    }
+}
+
+/// A file whose keys and values are those of `T`, as far as could be read.
+pub(crate) struct Draft<'a, T> {
+    pub(crate) source: Source<'a>,
+    pub(crate) tree: Node,
+    pub(crate) plan: T,
+    /// What is wrong with its shape; the rules across fields find more.
+    pub(crate) errors: Vec<PlanError>,
+}
+
+/// Reads the text against the schema of `T`. `Err`: so much is wrong that the rules across fields would only guess.
+pub(crate) fn draft<'a, T: DeserializeOwned>(
+    text: &'a str,
+    file: &'a str,
+    schema: &serde_json::Value,
+) -> Result<Draft<'a, T>, PlanErrors> {
+    if text.len() > LARGEST {
+        return Err(PlanErrors::new(vec![too_large(text.len(), file)]));
+    }
+    // A byte order mark is no part of the first key.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let source = Source::new(file, text);
+    let (table, syntax) = DeTable::parse_recoverable(text);
+    let mut tree = Node::from_table(&table);
+    let mut errors: Vec<PlanError> = syntax.iter().map(|error| syntax_error(&source, error)).collect();
+    if let Some(error) = version(&source, &tree, errors.is_empty()) {
+        errors.push(error);
+        return Err(PlanErrors::new(errors));
+    }
+    let shape = shape::check(&source, &mut tree, schema);
+    if !errors.is_empty() {
+        // After a syntax error, what seems to be missing or odd may be what the parser skipped.
+        let on_sound_line = |error: &PlanError| errors.iter().all(|syntax| syntax.line != error.line);
+        let sure = |error: &PlanError| error.rule == shape::UNKNOWN_KEY || error.rule == shape::BAD_VALUE;
+        let mut more: Vec<PlanError> =
+            shape.into_iter().filter(|error| sure(error) && on_sound_line(error)).collect();
+        errors.append(&mut more);
+        return Err(PlanErrors::new(errors));
+    }
+    errors.extend(shape);
+    match T::deserialize(tree.to_value()) {
+        Ok(plan) => Ok(Draft { source, tree, plan, errors }),
+        Err(error) => {
+            if errors.is_empty() {
+                errors.push(unreadable::<T>(&source, text, &error));
+            }
+            Err(PlanErrors::new(errors))
         }
     }
 }
@@ -137,8 +159,8 @@ fn syntax_error(source: &Source<'_>, error: &toml::de::Error) -> PlanError {
 }
 
 /// A reading error that the schema did not foresee.
-fn unreadable(source: &Source<'_>, text_: &str, error: &toml::de::Error) -> PlanError {
-    let placed = toml::from_str::<SitePlan>(text_).err().and_then(|error| error.span());
+fn unreadable<T: DeserializeOwned>(source: &Source<'_>, text_: &str, error: &toml::de::Error) -> PlanError {
+    let placed = toml::from_str::<T>(text_).err().and_then(|error| error.span());
     let what = text(
         format!("this cannot be read: {}", error.message()),
         format!("読み取れません: {}", error.message()),

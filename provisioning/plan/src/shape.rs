@@ -22,10 +22,9 @@ pub fn schema() -> Json {
 }
 
 /// Checks the tree, takes out what does not belong, and says what it found.
-pub(crate) fn check(source: &Source<'_>, tree: &mut Node) -> Vec<PlanError> {
-    let schema = schema();
-    let mut walk = Walk { source, schema: &schema, errors: Vec::new() };
-    walk.node(tree, &schema, "");
+pub(crate) fn check(source: &Source<'_>, tree: &mut Node, schema: &Json) -> Vec<PlanError> {
+    let mut walk = Walk { source, schema, errors: Vec::new() };
+    walk.node(tree, schema, "");
     walk.errors
 }
 

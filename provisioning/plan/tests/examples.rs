@@ -58,3 +58,40 @@ fn permits_hold_through_their_last_day_in_the_sites_time_zone() {
     assert!(plan.expired(at("2029-03-31T14:59:59Z")).is_empty());
     assert_eq!(plan.expired(at("2029-03-31T15:00:00Z")).len(), plan.permits.len());
 }
+
+/// The two-line town with a modem as its last resort.
+const MODEM: &str = "
+[lines.lte]
+port = \"USB1\"
+ipv4 = \"192.0.2.130/30\"
+gateway4 = \"192.0.2.129\"
+role = \"emergency\"
+metered = { up_kbit = 500, down_kbit = 2000, mb_per_month = 3000 }
+[paths.lte]
+line = \"lte\"
+kind = \"plain\"
+ipv6 = \"none\"
+resolvers = [\"203.0.113.53\"]
+";
+
+#[test]
+fn an_emergency_line_is_for_those_who_name_it_and_is_no_path_to_move_along() {
+    let (_, text) = EXAMPLES[0];
+    let affairs = "group = \"affairs\"\npaths = [\"closed\", \"direct\"]";
+    assert!(text.contains(affairs));
+    let text = text.replace(affairs, &format!("{affairs}\nemergency = [\"lte\"]")) + MODEM;
+    let board = Board::shipped("lab-namespace").expect("shipped");
+    let plan = seimon_plan::parse(&text, "town.toml", &board).unwrap_or_else(|errors| panic!("{errors}"));
+    let lte = plan.paths.keys().find(|id| id.as_str() == "lte").expect("written");
+    let users: Vec<&str> = plan
+        .routes()
+        .iter()
+        .filter(|route| route.all_paths().any(|path| path == lte))
+        .map(|route| route.group.as_str())
+        .collect();
+    assert_eq!(users, ["affairs"]);
+    assert!(plan.routes().iter().all(|route| !route.paths.contains(lte)));
+    let metered = plan.metered(lte).expect("an emergency line");
+    assert_eq!((metered.up_kbit, metered.down_kbit, metered.probe_kb_per_day), (500, 2_000, 2_000));
+    assert!(plan.paths.keys().all(|path| plan.is_emergency(path) == (path == lte)));
+}

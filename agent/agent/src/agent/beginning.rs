@@ -21,7 +21,7 @@ use crate::network::{Choices, Trials};
 use crate::sabotage::Sabotage;
 
 /// One agent for a runtime directory, as long as the file is open.
-pub(super) fn alone(runtime_dir: &Path) -> Result<File> {
+pub(crate) fn alone(runtime_dir: &Path) -> Result<File> {
     let path = runtime_dir.join("agent.lock");
     let file = File::options().create(true).append(true).open(&path);
     let file = file.with_context(|| format!("{}", path.display()))?;
@@ -34,7 +34,7 @@ pub(super) fn alone(runtime_dir: &Path) -> Result<File> {
     }
 }
 
-pub(super) fn register(watch: Watch) -> Result<AsyncFd<Watch>> {
+pub(crate) fn register(watch: Watch) -> Result<AsyncFd<Watch>> {
     #[expect(unsafe_code, reason = "tokio has no other way to wait for a descriptor of our own")]
     // SAFETY: the descriptor is owned by the `Watch`, which the `AsyncFd` owns in turn; a `Watch` returns the same one for
     // its whole life and closes it only when dropped, after the `AsyncFd` has deregistered it.
@@ -102,6 +102,9 @@ pub(crate) fn health_config(plan: &ValidSitePlan, sabotage: &Sabotage) -> Health
     let mut config = HealthConfig::from_plan(plan, seed(plan));
     if sabotage.off("liveness") {
         config.thresholds.down_lost = u32::MAX;
+    }
+    if sabotage.off("patience") {
+        (config.thresholds.down_lost, config.thresholds.down_of, config.more_in_row) = (1, 1, 0);
     }
     config
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use seimon_core::health::Liveness;
+
 use crate::agent::Agent;
 use crate::clock::Reading;
 use crate::lookups::Found;
@@ -158,7 +160,8 @@ impl Agent {
     /// Far ends with names are looked up; some seconds later [`Self::hear_of_far_end`].
     pub(crate) fn look_for_far_ends(&mut self, now: Reading) {
         self.judge_rotation(now);
-        match self.network.tend_tunnels(now.mono) {
+        let Self { network, health, .. } = self;
+        match network.tend_tunnels(|path| health.liveness(path) == Liveness::Down, now.mono) {
             Ok(wanted) => {
                 for wanted in wanted {
                     let servers = self.network.plan().endpoint_resolvers(&wanted.path).to_vec();

@@ -6,7 +6,7 @@ use seimon_dataplane::Linux;
 
 /// At the first start the gate is shut before so much as the plan is read. After a crash there is a table of ours, which
 /// goes on doing what was last verified.
-pub(super) fn close_unless_continuing(dataplane: &mut Linux) -> Result<()> {
+pub(crate) fn close_unless_continuing(dataplane: &mut Linux) -> Result<()> {
     if dataplane.observe(&[])?.table.is_none() { switch_forwarding_off(dataplane) } else { Ok(()) }
 }
 

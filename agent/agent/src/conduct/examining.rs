@@ -1,6 +1,8 @@
 //! What is to be examined goes to the probe; what it has found out goes to health, and news of that to everybody.
 
-use seimon_core::health::{Ailment, EchoSize, HealthEvent, Liveness};
+use std::time::Duration;
+
+use seimon_core::health::{Ailment, CheckOutcome, EchoSize, HealthEvent, Liveness, Stage};
 use seimon_core::migration::{Event, ZoneGroup};
 use seimon_core::status;
 
@@ -52,9 +54,10 @@ impl Agent {
                 self.health.handle_large(&path, outcome, now.mono);
             }
             Finished::Check { target, outcome } => {
+                let outcome = if self.sabotage.off("answer-check") { any_answer(outcome) } else { outcome };
                 let passed = match outcome {
-                    seimon_core::health::CheckOutcome::Good { .. } => seimon_core::migration::Passed::Yes,
-                    seimon_core::health::CheckOutcome::Failed { .. } => seimon_core::migration::Passed::No,
+                    CheckOutcome::Good { .. } => seimon_core::migration::Passed::Yes,
+                    CheckOutcome::Failed { .. } => seimon_core::migration::Passed::No,
                 };
                 self.health.handle_check(&target, outcome, now.mono);
                 let zone_group = ZoneGroup { zone: target.zone.clone(), group: target.group.clone() };
@@ -129,6 +132,16 @@ impl Agent {
             let text = format!("{error:#}");
             self.note("dataplane", text.clone(), text, now);
         }
+    }
+}
+
+/// As those judge who take any answer for a good one: whose certificate it has and what it says is not looked at.
+fn any_answer(outcome: CheckOutcome) -> CheckOutcome {
+    match outcome {
+        CheckOutcome::Failed { stage: Stage::Tls | Stage::HttpStatus | Stage::Body, .. } => {
+            CheckOutcome::Good { took: Duration::from_millis(20) }
+        }
+        other @ (CheckOutcome::Good { .. } | CheckOutcome::Failed { .. }) => other,
     }
 }
 

@@ -11,11 +11,22 @@ use crate::agent::{Agent, clock_floor_every, today};
 use crate::census;
 use crate::clock::Reading;
 
+/// Between looks at the flows where somebody may use the town hall's proxy.
+const PROXY_WATCHED: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// When the flows are looked at. Out of turn it is for the proxy's sake only: how long a flow goes unanswered is counted in
+/// looks that are due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    WhenDue,
+    Now,
+}
+
 impl Agent {
     /// Every two seconds; twice a second while something moves.
     pub(crate) fn keep_house(&mut self, now: Reading) {
         self.clock.look();
-        if let Err(error) = self.count(now) {
+        if let Err(error) = self.count(Look::WhenDue, now) {
             tracing::warn!(error = format!("{error:#}"), "flows could not be counted");
         }
         if self.clock_floor_at <= now.mono && now.trusted {
@@ -25,6 +36,7 @@ impl Agent {
                 tracing::warn!(error = format!("{error:#}"), "the time was not written down");
             }
         }
+        self.meter_lines(crate::metering::Write::WhatMatters, now);
         self.look_for_far_ends(now);
         self.number_events();
         let day = today(self.network.plan(), now.calendar);
@@ -41,7 +53,8 @@ impl Agent {
         }
     }
 
-    fn count(&mut self, now: Reading) -> Result<()> {
+    /// Who is where, and who is at work: such clients are kept on their paths.
+    pub(crate) fn count(&mut self, look: Look, now: Reading) -> Result<()> {
         let probes: Vec<(IpAddr, IpAddr, seimon_board::MacAddress)> = self
             .network
             .allocation()
@@ -57,17 +70,20 @@ impl Agent {
         } else {
             std::time::Duration::ZERO
         };
-        if !self.census.is_due(pace, now.mono) {
+        let pace = if self.network.plan().proxy.is_some() { pace.min(PROXY_WATCHED) } else { pace };
+        if look == Look::WhenDue && !self.census.is_due(pace, now.mono) {
             return Ok(());
         }
         let flows = self.network.flows()?;
         let is_probe = |source| probes.iter().any(|&(v4, v6, _)| source == v4 || source == v6);
-        self.count_line_use(&flows, is_probe, now);
-        let findings = self.census.take_flows(
-            &flows,
-            |source| probes.iter().any(|&(v4, v6, _)| source == v4 || source == v6),
-            now.mono,
-        );
+        let behind_proxy = self.watch_proxy(&flows, is_probe, now);
+        let findings = match look {
+            Look::WhenDue => {
+                self.count_line_use(&flows, is_probe, now);
+                self.census.take_flows(&flows, is_probe, now.mono)
+            }
+            Look::Now => self.census.nothing_new(now.mono),
+        };
         let mut names = BTreeMap::new();
         let allocation = self.network.allocation();
         for ((zone, group), &index) in &allocation.zone_groups {
@@ -80,7 +96,11 @@ impl Agent {
                 self.health.handle_flows(zone, group, path, count, now.mono);
             }
         }
-        if findings.active.is_empty() || self.sabotage.off("affinity") {
+        let mut active = findings.active;
+        if !self.sabotage.off("pac-affinity") {
+            active.extend(behind_proxy);
+        }
+        if active.is_empty() || self.sabotage.off("affinity") {
             return Ok(());
         }
         let mut neighbours = BTreeMap::new();
@@ -88,7 +108,6 @@ impl Agent {
             neighbours.extend(self.network.neighbours(&bridge)?);
         }
         let plan = self.network.plan().clone();
-        let mut active = findings.active;
         let by_ipv4: Vec<_> = active
             .iter()
             .filter(|((index, _), source)| {
@@ -110,5 +129,5 @@ fn carries_ipv6_in_part(plan: &ValidSitePlan, zone: &ZoneId, group: &GroupId) ->
     let Some(route) = plan.route(zone, group) else { return false };
     let carries =
         |path: &PathId| plan.paths.get(path).is_some_and(|path| path.ipv6 != seimon_plan::PathIpv6::None);
-    route.paths.iter().any(carries) && !route.paths.iter().all(carries)
+    route.all_paths().any(carries) && !route.all_paths().all(carries)
 }

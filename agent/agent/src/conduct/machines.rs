@@ -23,7 +23,7 @@ impl Agent {
             .network
             .plan()
             .route(&zone_group.zone, &zone_group.group)
-            .map(|route| route.paths.clone())
+            .map(|route| route.all_paths().cloned().collect())
             .unwrap_or_default();
         let facts = paths
             .into_iter()
@@ -32,7 +32,9 @@ impl Agent {
                     .way(zone_group, &path)
                     .and_then(|(index, way)| self.census.clients(index, way))
                     .and_then(|count| u32::try_from(count).ok());
-                let facts = self.health.facts(&zone_group.zone, &zone_group.group, &path, clients, now.mono);
+                let mut facts =
+                    self.health.facts(&zone_group.zone, &zone_group.group, &path, clients, now.mono);
+                facts.bypassed = self.bypassed(&zone_group.zone, &path, now);
                 (path, facts)
             })
             .collect();
@@ -55,6 +57,7 @@ impl Agent {
 
     pub(super) fn inform_all(&mut self, now: Reading) {
         self.resolver_outdated = true;
+        self.wake_emergency_lines(now);
         let all: Vec<ZoneGroup> = self.machines.keys().cloned().collect();
         for zone_group in all {
             self.inform(&zone_group, Event::FactsChanged, now);
@@ -67,6 +70,9 @@ impl Agent {
         command: Command,
         now: Reading,
     ) -> Option<Result<(), Vec<seimon_core::migration::Veto>>> {
+        if matches!(command, Command::Start { .. }) {
+            self.look_at_proxy(now);
+        }
         let view = self.view(zone_group, now);
         let outcome = self.machines.get_mut(zone_group)?.handle_command(command, &view, now.mono);
         // A move may have begun: from now on look more often.
@@ -174,7 +180,10 @@ impl Agent {
             return;
         }
         let Some((index, way)) = self.way(zone_group, path) else { return };
-        let kill = FlowKill { path: Some(way), zone_group: Some(index), ..FlowKill::default() };
+        let mut kill = FlowKill { path: Some(way), zone_group: Some(index), ..FlowKill::default() };
+        if self.sabotage.off("selective-kill") {
+            kill = FlowKill::default();
+        }
         if let Err(error) = self.network.kill_flows(kill) {
             let text = format!("{error:#}");
             self.note("dataplane", text.clone(), format!("flows could not be ended: {text}"), now);

@@ -26,7 +26,8 @@ impl Agent {
         if let Err(error) = outcome {
             self.lose_resolver(&error, now);
         }
-        self.page.listen(now);
+        let words = self.page.listen(now);
+        self.hear_of_pacs(words, now);
         let (messages, outcome) = self.probe.receive::<FromProbe>();
         for message in messages {
             if let Err(error) = self.hear_probe(message, now) {
@@ -76,6 +77,7 @@ impl Agent {
                 self.resolver.send(&reply);
             }
             FromResolver::Stats(stats) => self.resolver_stats = stats,
+            FromResolver::Wpad { zone, client } => self.proxy.watch.asked(&zone, client, now.mono),
         }
     }
 
@@ -96,9 +98,7 @@ impl Agent {
             FromProbe::Configured { error: None } => {
                 tracing::info!("the probe is ready");
                 self.probe_state = ProbeState::Ready;
-                let orders = self.health.echo_orders();
-                let watch = self.probing.watch(orders, ground(&self.network, &self.loaded), now.mono);
-                self.probe.send(&watch);
+                self.send_watch(now);
             }
             FromProbe::Tried { job, outcome } => self.acceptance.take(job, outcome),
             report @ (FromProbe::Watched { .. } | FromProbe::Checked { .. }) => {
@@ -108,6 +108,13 @@ impl Agent {
             }
         }
         Ok(())
+    }
+
+    /// Which echoes the probe is to send from now on.
+    pub(crate) fn send_watch(&mut self, now: Reading) {
+        let orders = self.health.echo_orders();
+        let watch = self.probing.watch(orders, ground(&self.network, &self.loaded), now.mono);
+        self.probe.send(&watch);
     }
 
     /// Starts what is not running and due.
@@ -212,13 +219,16 @@ impl Agent {
             })
             .collect();
         let paths = self.network.plan().paths.keys();
-        let without_ipv6 = paths.filter(|path| self.health.ipv6(path) == Liveness::Down).cloned().collect();
+        let apart = !self.sabotage.off("families-apart");
+        let without_ipv6 =
+            paths.filter(|path| apart && self.health.ipv6(path) == Liveness::Down).cloned().collect();
         let config = views::resolver_config(
             self.network.plan(),
             self.network.allocation(),
             &current,
             &up,
             &without_ipv6,
+            &self.metering.needed,
             now.calendar,
         );
         if self.resolver_config.as_ref() != Some(&config) {

@@ -1,12 +1,12 @@
 //! Making the kernel agree with the plan, and seeing whether it does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use seimon_board::{Instant, InterfaceName};
 use seimon_core::network_plan::{
-    ApplyError, Change, ChangeSet, Dataplane, Link, LinkKind, NetworkPlan, Observed, RouteKind, diff,
-    render_replacement, verify,
+    ApplyError, ChainKind, Change, ChangeSet, Dataplane, Link, LinkKind, NetworkPlan, Observed, RouteKind,
+    diff, render_replacement, verify,
 };
 
 use super::{Convergence, Network};
@@ -115,31 +115,39 @@ impl Network {
     /// it comes.
     fn possible(&mut self, observed: &Observed) -> NetworkPlan {
         let there = |name: &InterfaceName| observed.interfaces.contains_key(name);
-        let mut plan = self.compiled.clone();
-        self.missing = plan
+        self.missing = self
+            .compiled
             .links
             .iter()
             .filter(|link| matches!(link.kind, LinkKind::Uplink) && !there(&link.name))
             .map(|link| link.name.clone())
             .collect();
-        let unusable = &self.tunnels.unusable;
-        let lost = |name: &InterfaceName| self.missing.contains(name) || unusable.contains_key(name);
-        plan.tunnels.retain(|name, _| !lost(name));
-        plan.links.retain(|link| !lost(&link.name));
-        plan.addresses.retain(|address| !lost(&address.interface));
-        plan.routes.retain(|route| match &route.kind {
-            RouteKind::Onlink { interface, .. } | RouteKind::Via { interface, .. } => !lost(interface),
-            RouteKind::Prohibit => true,
-        });
-        plan.sysctls.retain(|sysctl| {
-            let lost = self.missing.iter().chain(unusable.keys());
-            !lost.into_iter().any(|name| sysctl.path.contains(&format!("/conf/{name}/")))
+        let lost = self.missing.iter().chain(self.tunnels.unusable.keys()).cloned().collect();
+        let mut plan = without(&self.compiled, &lost);
+        // nft refuses a whole table for a port that is not there.
+        plan.ruleset.chains.retain(|_, chain| match &chain.kind {
+            ChainKind::Ingress { port } => there(port),
+            ChainKind::Base { .. } | ChainKind::Regular => true,
         });
         plan
     }
 }
 
-fn digests(observed: &Observed) -> BTreeMap<String, String> {
+/// The plan without everything that these interfaces would carry.
+pub(crate) fn without(plan: &NetworkPlan, lost: &BTreeSet<InterfaceName>) -> NetworkPlan {
+    let mut plan = plan.clone();
+    plan.tunnels.retain(|name, _| !lost.contains(name));
+    plan.links.retain(|link| !lost.contains(&link.name));
+    plan.addresses.retain(|address| !lost.contains(&address.interface));
+    plan.routes.retain(|route| match &route.kind {
+        RouteKind::Onlink { interface, .. } | RouteKind::Via { interface, .. } => !lost.contains(interface),
+        RouteKind::Prohibit => true,
+    });
+    plan.sysctls.retain(|sysctl| !lost.iter().any(|name| sysctl.path.contains(&format!("/conf/{name}/"))));
+    plan
+}
+
+pub(crate) fn digests(observed: &Observed) -> BTreeMap<String, String> {
     let Some(table) = &observed.table else { return BTreeMap::new() };
     table.chains.iter().map(|(name, chain)| (name.clone(), chain.digest.clone())).collect()
 }
@@ -153,7 +161,7 @@ fn is_tunnel(change: &Change) -> bool {
 }
 
 /// A change in words, for logs and `plan diff`.
-pub(super) fn describe(change: &Change) -> String {
+pub(crate) fn describe(change: &Change) -> String {
     match change {
         Change::Nft { script } if script.contains("delete table inet seimon") => {
             "whole table anew".to_owned()

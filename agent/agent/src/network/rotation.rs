@@ -6,6 +6,7 @@
 //!                        ▲                        │ none in 15 s
 //!                        └────────────────────────┘
 //! ```
+//! Nothing is lost meanwhile: the session under the key before carries on until the hub answers to the new one.
 //! KEY is there at every moment; with KEY.before beside it, a start goes on judging.
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use seimon_board::{Instant, InterfaceName};
-use seimon_core::network_plan::{Dataplane as _, tunnel_name};
+use seimon_core::network_plan::{Change, ChangeSet, Dataplane as _, tunnel_name};
 use seimon_dataplane::PrivateKey;
 use seimon_plan::{PathId, WireguardKey};
 
@@ -73,6 +74,9 @@ impl Network {
         PrivateKey::load(&file)?.save(&beside(&file, ".before"))?;
         next_key.save(&file)?;
         std::fs::remove_file(&next).with_context(|| next.display().to_string())?;
+        if self.sabotage.off("make-before-break") {
+            self.dataplane.apply(&ChangeSet { changes: vec![Change::LinkRemove(interface.clone())] })?;
+        }
         self.rotation = Some(Rotation { path: path.clone(), interface, file, since: now });
         Ok(())
     }

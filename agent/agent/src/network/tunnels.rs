@@ -17,7 +17,7 @@ use super::Network;
 
 /// A session ends three minutes after its handshake (WireGuard's `REJECT_AFTER_TIME`): the far end is no longer there.
 const STALE: Duration = Duration::from_secs(180);
-/// Between look-ups of a far end that is not known, and of one that does not answer.
+/// Between look-ups of a far end that is not known or through which nothing comes, and of one whose session is old.
 const UNKNOWN_AGAIN: Duration = Duration::from_secs(5);
 const STALE_AGAIN: Duration = Duration::from_secs(30);
 
@@ -43,12 +43,22 @@ pub(crate) struct Wanted {
     pub(crate) mark: u32,
 }
 
+/// What is known of a far end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Nowhere,
+    /// Nothing comes through the tunnel.
+    Dead,
+    /// Its last handshake, if there was one.
+    Somewhere(Option<Duration>),
+}
+
 /// Whether a far end is to be looked for again.
-fn is_due(known: bool, handshake: Option<Duration>, asked: Option<Instant>, now: Instant) -> bool {
-    let pause = match (known, handshake) {
-        (false, _) => UNKNOWN_AGAIN,
-        (true, Some(age)) if age <= STALE => return false,
-        (true, Some(_) | None) => STALE_AGAIN,
+fn is_due(known: Known, asked: Option<Instant>, now: Instant) -> bool {
+    let pause = match known {
+        Known::Nowhere | Known::Dead => UNKNOWN_AGAIN,
+        Known::Somewhere(Some(age)) if age <= STALE => return false,
+        Known::Somewhere(Some(_) | None) => STALE_AGAIN,
     };
     asked.is_none_or(|at| now.since(at) >= pause)
 }
@@ -110,9 +120,15 @@ impl Network {
         Some((planned.own, state))
     }
 
-    /// Far ends to be looked up now. Those with an address that do not answer any more are sent back to it.
-    pub(crate) fn tend_tunnels(&mut self, now: Instant) -> Result<Vec<Wanted>> {
+    /// Far ends to be looked up now. Those with an address that do not answer any more are sent back to it, and asked for a
+    /// handshake: a far end that was started again knows nothing of the session. `is_dead`: nothing comes over the path.
+    pub(crate) fn tend_tunnels(
+        &mut self,
+        is_dead: impl Fn(&PathId) -> bool,
+        now: Instant,
+    ) -> Result<Vec<Wanted>> {
         let (mut wanted, mut back) = (Vec::new(), Vec::new());
+        let again = !self.sabotage.off("roaming");
         for (path, settings) in tunnels_of(&self.plan) {
             let Ok(interface) = tunnel_name(path) else { continue };
             let Some(planned) = self.compiled.tunnels.get(&interface) else { continue };
@@ -124,17 +140,19 @@ impl Network {
             let handshake =
                 seen.and_then(|peer| peer.handshake).map(|age| age + now.since(self.tunnels.seen_at));
             let asked = self.tunnels.asked.get(&interface).copied();
+            let known = if is_dead(path) { Known::Dead } else { Known::Somewhere(handshake) };
             match &settings.endpoint {
                 Endpoint::Address(address) => {
                     let roamed = seen.is_some_and(|peer| peer.endpoint != Some(*address));
-                    if roamed && is_due(true, handshake, asked, now) {
+                    if again && (roamed || known == Known::Dead) && is_due(known, asked, now) {
                         self.tunnels.asked.insert(interface.clone(), now);
                         back.push((interface, settings.public_key, *address));
                     }
                 }
                 Endpoint::Name(name, _) => {
-                    let known = self.tunnels.endpoints.contains_key(&interface);
-                    if is_due(known, handshake, asked, now) {
+                    let is_known = self.tunnels.endpoints.contains_key(&interface);
+                    let known = if is_known { known } else { Known::Nowhere };
+                    if (again || !is_known) && is_due(known, asked, now) {
                         self.tunnels.asked.insert(interface.clone(), now);
                         let (name, mark) = (name.clone(), planned.mark);
                         wanted.push(Wanted { interface, path: path.clone(), name, mark });
@@ -149,7 +167,7 @@ impl Network {
         Ok(wanted)
     }
 
-    /// A far end was found. Nothing is touched if the tunnel goes there already.
+    /// A far end was found: a handshake begins there.
     pub(crate) fn found_far_end(&mut self, wanted: &Wanted, addresses: &[std::net::IpAddr]) -> Result<()> {
         let Some(settings) = self.plan.paths.get(&wanted.path).and_then(|path| path.wireguard.clone()) else {
             return Ok(());
@@ -193,19 +211,22 @@ mod tests {
     #[test]
     fn a_far_end_is_looked_up_until_it_is_known_and_again_when_it_falls_silent() {
         let at = |seconds: u64| Instant::from_millis(seconds * 1_000);
-        let fresh = Some(Duration::from_secs(100));
-        let stale = Some(Duration::from_secs(200));
-        for (known, handshake, asked, now, due) in [
-            (false, None, None, at(0), true),
-            (false, None, Some(at(10)), at(12), false),
-            (false, None, Some(at(10)), at(15), true),
-            (true, fresh, Some(at(10)), at(9_999), false),
-            (true, stale, Some(at(10)), at(30), false),
-            (true, stale, Some(at(10)), at(40), true),
-            (true, None, Some(at(10)), at(39), false),
-            (true, None, Some(at(10)), at(40), true),
+        let fresh = Known::Somewhere(Some(Duration::from_secs(100)));
+        let stale = Known::Somewhere(Some(Duration::from_secs(200)));
+        let never = Known::Somewhere(None);
+        for (known, asked, now, due) in [
+            (Known::Nowhere, None, at(0), true),
+            (Known::Nowhere, Some(at(10)), at(12), false),
+            (Known::Nowhere, Some(at(10)), at(15), true),
+            (Known::Dead, Some(at(10)), at(14), false),
+            (Known::Dead, Some(at(10)), at(15), true),
+            (fresh, Some(at(10)), at(9_999), false),
+            (stale, Some(at(10)), at(30), false),
+            (stale, Some(at(10)), at(40), true),
+            (never, Some(at(10)), at(39), false),
+            (never, Some(at(10)), at(40), true),
         ] {
-            assert_eq!(is_due(known, handshake, asked, now), due, "{known} {handshake:?} {asked:?} {now:?}");
+            assert_eq!(is_due(known, asked, now), due, "{known:?} {asked:?} {now:?}");
         }
     }
 }

@@ -10,6 +10,7 @@ use super::liveness::Liveness;
 use super::passive::FlowCount;
 use super::quality::Ailment;
 use super::service::{ServiceFacts, ServiceVerdict};
+use crate::proxy::ProxyUse;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct PathFacts {
@@ -31,6 +32,9 @@ pub struct PathFacts {
     pub flows: FlowCount,
     /// The share of them that is usually answered, 0 to 1; `None`: not known yet.
     pub usual_flows: Option<f64>,
+    /// Clients of the zone who reach services through the town hall's proxy, and so by another path than this one,
+    /// whatever path the group is on. `None`: nobody, or the proxy is on this path, or a PAC of ours tells them.
+    pub bypassed: Option<ProxyUse>,
 }
 
 impl Default for PathFacts {
@@ -47,6 +51,7 @@ impl Default for PathFacts {
             clients: None,
             flows: FlowCount::default(),
             usual_flows: None,
+            bypassed: None,
         }
     }
 }

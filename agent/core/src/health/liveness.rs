@@ -31,6 +31,8 @@ pub struct LivenessConfig {
     /// Down when `down_lost` of the last `down_of` are lost.
     pub down_lost: u32,
     pub down_of: u32,
+    /// ...and this many more than `down_lost` in a row.
+    pub more_in_row: u32,
     /// Up again after this many answers in a row.
     pub up_count: u32,
     /// Hold-down at the second failure within `calm`; doubled at each further one, at most 64-fold.
@@ -40,10 +42,14 @@ pub struct LivenessConfig {
 }
 
 impl LivenessConfig {
+    /// Losses in a row beside `down_lost`: at 5 % loss five of six are lost several times in 100 hours, seven in a row never.
+    pub const MORE_IN_ROW: u32 = 2;
+
     pub fn from_thresholds(thresholds: &Thresholds) -> Self {
         Self {
             down_lost: thresholds.down_lost,
             down_of: thresholds.down_of,
+            more_in_row: Self::MORE_IN_ROW,
             up_count: thresholds.up_count,
             hold: Duration::from_secs(5),
             calm: Duration::from_secs(600),
@@ -53,8 +59,6 @@ impl LivenessConfig {
 
 /// Answers in a row after which a path that was never judged is up.
 const FIRST_VERDICT: u32 = 3;
-/// Losses in a row beside `down_lost`: at 5 % loss five of six are lost several times in 100 hours, seven in a row never.
-const MORE_IN_ROW: u32 = 2;
 /// Results that the loss share is taken over: a minute at five a second.
 const LOSS_RESULTS: usize = 300;
 /// Results that make a share: ten seconds at five a second. One packet lost of fewer would look like a bad line.
@@ -155,7 +159,8 @@ impl PathLiveness {
         match self.verdict {
             Liveness::Up | Liveness::Unknown
                 if self.lost_recently() >= self.config.down_lost
-                    && self.losses_in_row >= self.config.down_lost.saturating_add(MORE_IN_ROW) =>
+                    && self.losses_in_row
+                        >= self.config.down_lost.saturating_add(self.config.more_in_row) =>
             {
                 Some(self.transition_to_down(now))
             }

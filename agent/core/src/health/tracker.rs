@@ -20,6 +20,13 @@ const OTHER_FAMILY_INTERVAL: Duration = Duration::from_secs(2);
 /// Between echoes that fill the path's packets: ten of them tell, and there is a minute for it.
 const LARGE_INTERVAL: Duration = Duration::from_secs(4);
 
+/// Between echoes over an emergency line that no valid plan leaves without an interval.
+const SELDOM: Duration = Duration::from_secs(600);
+/// Between echoes over an emergency line that is needed, at the least.
+const METERED_INTERVAL: Duration = Duration::from_millis(500);
+/// An egress measurement over a line that is seldom looked at counts for so many looks.
+const LOOKS_KEPT: u32 = 4;
+
 /// A check is about twenty packets on their way out: with the default interval of 45 s that makes 187 a minute to others'
 /// targets, however many services a site has.
 const CHECKS_PER_INTERVAL: u32 = 7;
@@ -37,10 +44,14 @@ pub struct HealthConfig {
     pub egress_keep: Duration,
     /// Paths whose egress address strangers use too.
     pub shared: BTreeSet<PathId>,
+    /// Paths over emergency lines: how seldom they are looked at while nobody needs them.
+    pub metered: BTreeMap<PathId, Duration>,
     /// Steady checks within one `check_interval`, for the whole site; see [`ScheduleConfig::checks_per_interval`].
     pub checks_per_interval: u32,
     /// Checks under way at a time.
     pub max_checks: usize,
+    /// Losses in a row, beside `down_lost`, before a path counts as dead.
+    pub more_in_row: u32,
     /// Spreads the schedule; different for each site.
     pub seed: u64,
 }
@@ -53,11 +64,14 @@ impl HealthConfig {
             .paths
             .iter()
             .map(|(id, path)| {
-                let v6 = path.ipv6 != PathIpv6::None && plan.echo.ipv6.is_some();
+                let v6 = path.ipv6 != PathIpv6::None && plan.echo.ipv6.is_some() && !plan.is_emergency(id);
                 (id.clone(), if v6 { Families::Both } else { Families::V4 })
             })
             .collect();
         let sizes = plan.paths.iter().filter_map(|(id, path)| {
+            if plan.is_emergency(id) {
+                return None;
+            }
             let mtu = match &path.wireguard {
                 Some(tunnel) => tunnel.mtu,
                 None => plan.lines.get(&path.line)?.mtu,
@@ -99,8 +113,17 @@ impl HealthConfig {
                 .filter(|(_, path)| is_shared(plan, path))
                 .map(|(id, _)| id.clone())
                 .collect(),
+            metered: plan
+                .paths
+                .iter()
+                .filter_map(|(id, path)| {
+                    let every = plan.metered(id)?.watch_every(path.wireguard.as_ref());
+                    Some((id.clone(), every.unwrap_or(SELDOM)))
+                })
+                .collect(),
             checks_per_interval: CHECKS_PER_INTERVAL,
             max_checks: 8,
+            more_in_row: LivenessConfig::MORE_IN_ROW,
             seed,
         }
     }
@@ -192,6 +215,8 @@ pub struct Health {
     schedule: Schedule,
     checks: VecDeque<CheckTarget>,
     events: VecDeque<HealthEvent>,
+    /// Emergency lines that are needed now.
+    needed: BTreeSet<PathId>,
 }
 
 impl Health {
@@ -209,7 +234,8 @@ impl Health {
             config.targets.iter().cloned(),
             now,
         );
-        let liveness = LivenessConfig::from_thresholds(thresholds);
+        let liveness =
+            LivenessConfig { more_in_row: config.more_in_row, ..LivenessConfig::from_thresholds(thresholds) };
         let paths = config.paths.keys().map(|p| (p.clone(), PathLiveness::new(liveness.clone()))).collect();
         let both = config.paths.iter().filter(|&(_, &families)| families == Families::Both);
         let second = both.map(|(p, _)| (p.clone(), PathLiveness::new(liveness.clone()))).collect();
@@ -217,7 +243,11 @@ impl Health {
         let egress = config
             .paths
             .iter()
-            .map(|(p, &families)| (p.clone(), EgressTracker::new(families, config.egress_keep)))
+            .map(|(p, &families)| {
+                let seldom =
+                    config.metered.get(p).map_or(Duration::ZERO, |every| every.saturating_mul(LOOKS_KEPT));
+                (p.clone(), EgressTracker::new(families, config.egress_keep.max(seldom)))
+            })
             .collect();
         let services =
             config.targets.iter().map(|t| (t.clone(), ServiceHealth::new(thresholds.ill_count))).collect();
@@ -232,6 +262,7 @@ impl Health {
             schedule,
             checks: VecDeque::new(),
             events: VecDeque::new(),
+            needed: BTreeSet::new(),
             config,
         }
     }
@@ -256,11 +287,20 @@ impl Health {
         new.answers_large = self.answers_large;
         new.passive = std::mem::take(&mut self.passive);
         new.events = std::mem::take(&mut self.events);
+        new.needed = std::mem::take(&mut self.needed);
         new.schedule.continue_after(&self.schedule);
         *self = new;
     }
 
-    /// What the probe is to send all the time, until another configuration.
+    /// Emergency lines that are needed now, or may be at any moment: these are looked at as often as others, while they cost
+    /// what they cost. True: [`Self::echo_orders`] are other ones from now on.
+    pub fn set_needed(&mut self, paths: BTreeSet<PathId>) -> bool {
+        let changed = self.needed != paths;
+        self.needed = paths;
+        changed
+    }
+
+    /// What the probe is to send all the time, until another configuration or [`Self::set_needed`].
     pub fn echo_orders(&self) -> Vec<EchoOrder> {
         let thresholds = &self.config.thresholds;
         let mut orders = Vec::new();
@@ -271,7 +311,14 @@ impl Health {
                 orders.push(EchoOrder { path: path.clone(), family, every, timeout, size, silence });
             };
             let silence = Some(thresholds.down_lost.min(thresholds.down_of));
-            order(judging, thresholds.liveness_interval.0, EchoSize::Small, silence);
+            match self.config.metered.get(path) {
+                None => order(judging, thresholds.liveness_interval.0, EchoSize::Small, silence),
+                Some(_) if self.needed.contains(path) => {
+                    let every = thresholds.liveness_interval.0.max(METERED_INTERVAL);
+                    order(judging, every, EchoSize::Small, None);
+                }
+                Some(every) => order(judging, *every, EchoSize::Small, None),
+            }
             if families == Families::Both {
                 order(EchoFamily::V6, OTHER_FAMILY_INTERVAL, EchoSize::Small, None);
             }
@@ -481,6 +528,7 @@ impl Health {
             clients,
             flows: passive.map(|share| share.count(now)).unwrap_or_default(),
             usual_flows: passive.and_then(|share| share.usual(now)),
+            bypassed: None,
         }
     }
 

@@ -159,9 +159,12 @@ impl Checkpoint {
             });
         }
         let pair = self.state.pair();
-        let mut used = vec![&self.home, self.state.current()];
+        // An emergency line may be what is left, or was fled to; it is nobody's home.
+        let mut used = vec![self.state.current()];
         used.extend(pair.map(|(from, _)| from));
-        if let Some(stray) = used.into_iter().find(|path| !config.paths.contains(path)) {
+        let strays = used.into_iter().filter(|path| !config.offers(path));
+        let homeless = Some(&self.home).filter(|path| !config.paths.contains(path));
+        if let Some(stray) = homeless.into_iter().chain(strays).next() {
             return Err(RestoreError::PathNotInRoute(stray.clone()));
         }
         if let Some((from, to)) = pair

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use seimon_plan::{GroupId, MigrationRoute, PathId, ServiceId, SitePlan, Thresholds, Times, ZoneId};
+use seimon_plan::{
+    GroupId, MigrationRoute, PathId, PlanDuration, ServiceId, SitePlan, Thresholds, Times, ZoneId,
+};
 use serde::{Deserialize, Serialize};
 
 /// What moves: one service group, for the people of one zone.
@@ -45,6 +47,14 @@ pub struct Mechanisms {
     pub brown_out: Switch,
     /// A few clients first, where the plan says so.
     pub canary: Switch,
+    /// Not going back for some time to a path that failed.
+    pub hold_down: Switch,
+    /// Leaving flows alone where there is nowhere else to go.
+    pub keep_when_blocked: Switch,
+    /// Nothing moves past a proxy that people still use.
+    pub proxy_veto: Switch,
+    /// Emergency lines, where the plan has one.
+    pub emergency: Switch,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +62,8 @@ pub struct Config {
     pub zone_group: ZoneGroup,
     /// Paths this traffic may ever use; the first is where it starts. Not empty.
     pub paths: Vec<PathId>,
+    /// Paths over emergency lines, best first: for while all of `paths` are dead. Never a move's target.
+    pub emergency: Vec<PathId>,
     /// Services of the group that have a health check.
     pub checked: BTreeSet<ServiceId>,
     /// How long a few clients try the candidate first; `None`: everybody moves at once.
@@ -72,12 +84,28 @@ impl Config {
         Self {
             zone_group: ZoneGroup { zone: route.zone.clone(), group: route.group.clone() },
             paths: route.paths.clone(),
+            emergency: route.emergency.clone(),
             checked,
             canary: route.canary.as_ref().map(|canary| canary.time.0),
-            times: plan.migration.times.clone(),
+            times: Times {
+                hold_down: match mechanisms.hold_down {
+                    Switch::On => plan.migration.times.hold_down,
+                    Switch::Off => PlanDuration(Duration::ZERO),
+                },
+                ..plan.migration.times.clone()
+            },
             thresholds: plan.migration.thresholds.clone(),
             mechanisms,
         }
+    }
+
+    pub fn is_emergency(&self, path: &PathId) -> bool {
+        self.emergency.contains(path)
+    }
+
+    /// Whether new flows may ever take the path.
+    pub fn offers(&self, path: &PathId) -> bool {
+        self.paths.contains(path) || self.emergency.contains(path)
     }
 
     /// After so long without being qualified, a move is given up: twice the time to qualify, and time for as many checks

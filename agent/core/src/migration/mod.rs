@@ -21,6 +21,9 @@
 //! candidate, and nobody else's. It ends in CuttingOver when its time is over, somebody was served, all is well and a move
 //! may begin; in RollingBack as soon as a soak would; and until then it goes on.
 //!
+//! Where the plan has an emergency line, a group whose every path is known to be dead is not `Blocked` but carried by that:
+//! `Steady` on a path that is nobody's home, and back by itself. No move begins there or leads there.
+//!
 //! `RollingBack` is every move that nobody asked for: back from a failed move, away from a path that died, and home again.
 //! `Blocked` does not touch the kernel: traffic stays aimed at the path where it was, in case the judgement is wrong.
 

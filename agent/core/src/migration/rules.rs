@@ -47,6 +47,9 @@ pub fn vetoes(config: &Config, view: &View, from: &PathId, to: &PathId, phase: P
         vetoes.push(Veto::AlreadyThere { path: path() });
         return vetoes;
     }
+    if config.is_emergency(from) {
+        vetoes.push(Veto::OnEmergencyLine { path: from.clone() });
+    }
     let unknown = PathFacts::default();
     let candidate = view.paths.get(to).unwrap_or(&unknown);
     let current = view.paths.get(from).unwrap_or(&unknown);
@@ -66,6 +69,10 @@ pub fn vetoes(config: &Config, view: &View, from: &PathId, to: &PathId, phase: P
         if candidate.shared {
             vetoes.push(Veto::EgressShared { path: path() });
         }
+    }
+    if let Some(proxied) = candidate.bypassed.filter(|_| config.mechanisms.proxy_veto == Switch::On) {
+        let zone = config.zone_group.zone.clone();
+        vetoes.push(Veto::ProxyInTheWay { zone, clients: proxied.clients, flows: proxied.flows });
     }
     if let Some(ailment) = ailment(config, candidate) {
         vetoes.push(Veto::Ailing { path: path(), ailment });
@@ -166,11 +173,27 @@ pub(super) fn refuge(
 
 /// Whether the path lives and the services accept us there.
 pub(super) fn can_carry(config: &Config, view: &View, path: &PathId) -> bool {
-    config.paths.contains(path)
-        && view
-            .paths
-            .get(path)
-            .is_some_and(|facts| facts.liveness == Liveness::Up && registered(config, facts))
+    config.paths.contains(path) && carries(config, view, path)
+}
+
+fn carries(config: &Config, view: &View, path: &PathId) -> bool {
+    let facts = view.paths.get(path);
+    facts.is_some_and(|facts| facts.liveness == Liveness::Up && registered(config, facts))
+}
+
+/// A path over an emergency line that can carry this traffic, while every ordinary path is known to be dead: not while
+/// one is only not known, nor while one lives where the services do not accept us.
+pub(super) fn last_resort(config: &Config, view: &View, leaving: &PathId) -> Option<PathId> {
+    let dead = |path: &PathId| view.liveness(path) == Liveness::Down;
+    if config.mechanisms.emergency == Switch::Off || !config.paths.iter().all(dead) {
+        return None;
+    }
+    config.emergency.iter().find(|path| *path != leaving && carries(config, view, path)).cloned()
+}
+
+/// Whether an ordinary path is well enough to leave an emergency line for it.
+pub(super) fn is_worth_returning(config: &Config, view: &View, path: &PathId) -> bool {
+    is_good(config, view, path) && all_well(config, view, path)
 }
 
 /// Whether a path that works should be left for this one: it lives, carries packets well, the services accept us there, and

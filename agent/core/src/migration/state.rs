@@ -290,4 +290,8 @@ pub enum Cause {
         percent: u32,
         before_percent: u32,
     },
+    /// Every ordinary path is dead; this one is over an emergency line.
+    LastResort {
+        path: PathId,
+    },
 }

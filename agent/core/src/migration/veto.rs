@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use seimon_plan::{PathId, ServiceId};
+use seimon_plan::{PathId, ServiceId, ZoneId};
 use serde::{Deserialize, Serialize};
 
 use super::state::StateName;
@@ -96,6 +96,17 @@ pub enum Veto {
     EgressShared {
         path: PathId,
     },
+    /// Clients of the zone reach services through the town hall's proxy: a move would move nothing for them. Counts of the
+    /// last hour.
+    ProxyInTheWay {
+        zone: ZoneId,
+        clients: u32,
+        flows: u64,
+    },
+    /// The group is on an emergency line, from which it returns by itself.
+    OnEmergencyLine {
+        path: PathId,
+    },
 }
 
 impl Veto {
@@ -107,6 +118,8 @@ impl Veto {
             | Self::ClockNotTrusted
             | Self::EgressNotRegistered { .. }
             | Self::EgressShared { .. }
+            | Self::ProxyInTheWay { .. }
+            | Self::OnEmergencyLine { .. }
             | Self::CandidateDown { .. }
             | Self::PathNotInRoute { .. }
             | Self::AlreadyThere { .. }
@@ -210,6 +223,27 @@ impl Veto {
                 ),
                 format!(
                     "Strangers share the address that the outside sees on path {path}; a service that admits people by address would admit them too. Order an address of your own, or have the service trust something else."
+                ),
+            ),
+            Self::ProxyInTheWay { zone, clients, flows } => {
+                let used = crate::proxy::still_used(zone, *clients, *flows);
+                Sentence::new(
+                    format!(
+                        "{}このまま移しても、その端末の通信はこれまでどおり庁舎から出ます。端末のプロキシ設定を外すか、計画の [proxy] に `pac = \"serve\"` と書いてください。",
+                        used.ja
+                    ),
+                    format!(
+                        "{} A move would move nothing for them: take the proxy out of their settings, or write `pac = \"serve\"` under [proxy] in the plan.",
+                        used.en
+                    ),
+                )
+            }
+            Self::OnEmergencyLine { path } => Sentence::new(
+                format!(
+                    "いまは非常用の経路「{path}」を使っています。ふだんの回線が直って自動で戻ってから始めてください。"
+                ),
+                format!(
+                    "This traffic is on the emergency path {path}. Begin when an ordinary line works again; it returns there by itself."
                 ),
             ),
             Self::CandidateDown { path } => Sentence::new(

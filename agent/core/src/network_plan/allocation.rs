@@ -202,7 +202,7 @@ impl Wanted {
                 .collect(),
             probes: routes
                 .iter()
-                .flat_map(|route| route.paths.iter().map(|path| (route.zone.clone(), path.clone())))
+                .flat_map(|route| route.all_paths().map(|path| (route.zone.clone(), path.clone())))
                 .collect(),
         }
     }

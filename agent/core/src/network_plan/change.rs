@@ -181,6 +181,14 @@ pub trait Dataplane {
     /// Learnt affinity, as the kernel has it now.
     fn affinity(&mut self, paths: &[PathIndex]) -> Result<Vec<AffinityEntry>, ApplyError>;
 
+    /// By which of its ports a bridge has heard each client lately. Empty where that cannot be known.
+    fn heard_at(
+        &mut self,
+        _bridge: &InterfaceName,
+    ) -> Result<BTreeMap<MacAddress, InterfaceName>, ApplyError> {
+        Ok(BTreeMap::new())
+    }
+
     /// MAC addresses of neighbours on the interface.
     fn neighbours(&mut self, interface: &InterfaceName) -> Result<BTreeMap<IpAddr, MacAddress>, ApplyError>;
 }

@@ -80,6 +80,7 @@ impl ChainKind {
                 let policy = if *drop_by_default { "drop" } else { "accept" };
                 format!("{chain_type} {} {priority} {policy}", hook.nft_name())
             }
+            Self::Ingress { port: _ } => "filter ingress -150 accept".to_owned(),
         }
     }
 }

@@ -34,6 +34,7 @@ pub use elements::{canary_element, current_element, gateway_element, real_elemen
 pub use fingerprint::key_type_text;
 pub use link::{Address, IpRule, Link, LinkKind, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
 pub use mark::{Mark, PathIndex, ZONES_TABLE, ZoneGroupIndex};
+pub(crate) use naming::port_names;
 pub use naming::{bridge_name, tunnel_name};
 pub use render::{lockdown, render, render_replacement};
 pub use ruleset::{

@@ -34,6 +34,12 @@ pub fn tunnel_name(path: &PathId) -> Result<InterfaceName, InvalidInterfaceName>
     }
 }
 
+/// Set of the clients that are plugged in at a port of a bridge, and the chain that fills it.
+pub(crate) fn port_names(port: &InterfaceName) -> (String, String) {
+    let number = fingerprint([port.as_str()]);
+    (format!("at_{number:08x}"), format!("port_{number:08x}"))
+}
+
 /// An identifier as a part of a chain's name: at most 16 characters of a-z, 0-9 and `_`; different identifiers of a plan
 /// give different parts.
 pub(crate) fn slug(id: &str) -> String {

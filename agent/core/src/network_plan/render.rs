@@ -115,6 +115,9 @@ pub(super) fn chain_head(chain: &Chain) -> String {
             let policy = if *drop_by_default { "drop" } else { "accept" };
             format!("type {chain_type} hook {} priority {priority}; policy {policy};", hook.nft_name())
         }
+        ChainKind::Ingress { port } => {
+            format!("type filter hook ingress device \"{port}\" priority -150; policy accept;")
+        }
     }
 }
 

@@ -134,6 +134,11 @@ pub enum ChainKind {
         priority: i32,
         drop_by_default: bool,
     },
+    /// What comes in by one port of a bridge, before the bridge: a base chain at the hook `ingress`, priority -150. Its name
+    /// tells the port, for nft's listing does not.
+    Ingress {
+        port: InterfaceName,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

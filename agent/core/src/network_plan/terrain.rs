@@ -81,6 +81,7 @@ pub(crate) struct RouteGround<'a> {
     pub(crate) zone: &'a ZoneId,
     pub(crate) group: &'a GroupId,
     pub(crate) index: ZoneGroupIndex,
+    /// Those for emergencies come last.
     pub(crate) paths: Vec<&'a PathId>,
     pub(crate) idle: Duration,
 }
@@ -155,7 +156,7 @@ impl<'a> Terrain<'a> {
                 zone: &route.zone,
                 group: &route.group,
                 index,
-                paths: route.paths.iter().collect(),
+                paths: route.all_paths().collect(),
                 idle: session_idle(&route.group),
             });
         }

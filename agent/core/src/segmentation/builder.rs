@@ -2,38 +2,50 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use seimon_board::InterfaceName;
+
 use crate::network_plan::{
     Chain, ChainKind, Hook, Key, KeyPart, KeyType, Map, Name, Rule, Ruleset, Set, Value, ValueType,
 };
 
 #[derive(Default)]
-pub(super) struct Builder {
+pub(crate) struct Builder {
     ruleset: Ruleset,
 }
 
 /// A chain that is being filled; rules come in order.
-pub(super) struct Filling<'a>(&'a mut Chain);
+pub(crate) struct Filling<'a>(&'a mut Chain);
 
 impl Filling<'_> {
-    pub(super) fn rule(&mut self, text: impl Into<String>, because: impl Into<String>) -> &mut Self {
+    pub(crate) fn rule(&mut self, text: impl Into<String>, because: impl Into<String>) -> &mut Self {
         self.0.rules.push(Rule { text: text.into(), because: because.into() });
         self
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.rules.is_empty()
     }
 }
 
 impl Builder {
-    pub(super) fn chain(&mut self, name: impl Into<Name>) -> Filling<'_> {
+    pub(crate) fn chain(&mut self, name: impl Into<Name>) -> Filling<'_> {
         let chain = Chain { kind: ChainKind::Regular, rules: Vec::new() };
         Filling(self.ruleset.chains.entry(name.into()).or_insert(chain))
     }
 
+    /// A chain for what comes in by one port of a bridge.
+    pub(super) fn ingress(&mut self, name: Name, port: InterfaceName) -> Filling<'_> {
+        let chain = Chain { kind: ChainKind::Ingress { port }, rules: Vec::new() };
+        Filling(self.ruleset.chains.entry(name).or_insert(chain))
+    }
+
     /// A base chain that accepts by default.
-    pub(super) fn base(&mut self, name: &str, chain_type: &str, hook: Hook, priority: i32) -> Filling<'_> {
+    pub(crate) fn base(&mut self, name: &str, chain_type: &str, hook: Hook, priority: i32) -> Filling<'_> {
         self.base_with(name, chain_type, hook, priority, false)
     }
 
     /// A base chain that drops by default.
-    pub(super) fn closed_base(&mut self, name: &str, hook: Hook, priority: i32) -> Filling<'_> {
+    pub(crate) fn closed_base(&mut self, name: &str, hook: Hook, priority: i32) -> Filling<'_> {
         self.base_with(name, "filter", hook, priority, true)
     }
 
@@ -50,22 +62,22 @@ impl Builder {
         Filling(self.ruleset.chains.entry(name.to_owned()).or_insert(chain))
     }
 
-    pub(super) fn set(&mut self, name: &str, key: &[KeyType], elements: BTreeSet<Key>) {
+    pub(crate) fn set(&mut self, name: &str, key: &[KeyType], elements: BTreeSet<Key>) {
         let set = Set { key: key.to_vec(), interval: false, dynamic: None, elements };
         self.ruleset.sets.insert(name.to_owned(), set);
     }
 
-    pub(super) fn interval_set(&mut self, name: &str, key: &[KeyType], elements: BTreeSet<Key>) {
+    pub(crate) fn interval_set(&mut self, name: &str, key: &[KeyType], elements: BTreeSet<Key>) {
         let set = Set { key: key.to_vec(), interval: true, dynamic: None, elements };
         self.ruleset.sets.insert(name.to_owned(), set);
     }
 
-    pub(super) fn learnt_set(&mut self, name: &str, key: &[KeyType], size: u32) {
+    pub(crate) fn learnt_set(&mut self, name: &str, key: &[KeyType], size: u32) {
         let set = Set { key: key.to_vec(), interval: false, dynamic: Some(size), elements: BTreeSet::new() };
         self.ruleset.sets.insert(name.to_owned(), set);
     }
 
-    pub(super) fn map(
+    pub(crate) fn map(
         &mut self,
         name: &str,
         key: &[KeyType],
@@ -76,14 +88,14 @@ impl Builder {
         self.ruleset.maps.insert(name.to_owned(), map);
     }
 
-    pub(super) fn interval_map(&mut self, name: &str, key: &[KeyType], elements: BTreeMap<Key, Value>) {
+    pub(crate) fn interval_map(&mut self, name: &str, key: &[KeyType], elements: BTreeMap<Key, Value>) {
         let map =
             Map { key: key.to_vec(), value: ValueType::Verdict, interval: true, runtime: false, elements };
         self.ruleset.maps.insert(name.to_owned(), map);
     }
 
     /// A map whose elements move while running.
-    pub(super) fn runtime_map(
+    pub(crate) fn runtime_map(
         &mut self,
         name: &str,
         key: &[KeyType],
@@ -94,26 +106,26 @@ impl Builder {
         self.ruleset.maps.insert(name.to_owned(), map);
     }
 
-    pub(super) fn map_has(&self, name: &str, test: impl Fn(&Key) -> bool) -> bool {
+    pub(crate) fn map_has(&self, name: &str, test: impl Fn(&Key) -> bool) -> bool {
         self.map_keys(name).any(test)
     }
 
     /// A map's keys; none where there is no such map.
-    pub(super) fn map_keys(&self, name: &str) -> impl Iterator<Item = &Key> {
+    pub(crate) fn map_keys(&self, name: &str) -> impl Iterator<Item = &Key> {
         self.ruleset.maps.get(name).into_iter().flat_map(|map| map.elements.keys())
     }
 
     /// A set's elements; none where there is no such set.
-    pub(super) fn set_keys(&self, name: &str) -> impl Iterator<Item = &Key> {
+    pub(crate) fn set_keys(&self, name: &str) -> impl Iterator<Item = &Key> {
         self.ruleset.sets.get(name).into_iter().flat_map(|set| set.elements.iter())
     }
 
-    pub(super) fn finish(self) -> Ruleset {
+    pub(crate) fn finish(self) -> Ruleset {
         self.ruleset
     }
 }
 
 /// Whether a key begins with this interface.
-pub(super) fn begins_with(key: &Key, interface: &seimon_board::InterfaceName) -> bool {
+pub(crate) fn begins_with(key: &Key, interface: &InterfaceName) -> bool {
     matches!(key.0.first(), Some(KeyPart::Ifname(name)) if name == interface)
 }

@@ -22,12 +22,12 @@ const FOREIGN: u32 = !Mark::OURS;
 const NOT_PATH: u32 = !Mark::PATH_MASK;
 
 /// Statement that writes our two fields of the ct mark and nothing else.
-pub(super) fn write_ct(value: Mark) -> String {
+pub(crate) fn write_ct(value: Mark) -> String {
     format!("ct mark set ct mark & {FOREIGN:#010x} | {:#010x}", value.0)
 }
 
 /// Statements that write the path field of the packet's mark and nothing else, and let the packet pass.
-pub(super) fn write_packet(path: u32) -> String {
+pub(crate) fn write_packet(path: u32) -> String {
     format!("meta mark set meta mark & {NOT_PATH:#010x} | {path:#010x} accept")
 }
 

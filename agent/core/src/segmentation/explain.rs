@@ -6,9 +6,10 @@ use ipnet::IpNet;
 use seimon_board::MacAddress;
 use seimon_plan::{GroupId, PathId, Permit, PermitTarget, PortSpec, Protocol, ServiceId, SitePlan, ZoneId};
 
+use super::canary::{Client, Picked, picks};
 use super::permits::{ANY, AS_LOCAL, INTERNET, PERMIT, WIDE_MAP, number};
 use crate::network_plan::{
-    AffinityEntry, CURRENT, Key, KeyPart, Mark, NetworkPlan, PathIndex, REAL4, REAL6, Value, Verdict,
+    AffinityEntry, CANARY, CURRENT, Key, KeyPart, Mark, NetworkPlan, PathIndex, REAL4, REAL6, Value, Verdict,
     ZoneGroupIndex, bridge_name,
 };
 use crate::status::Sentence;
@@ -24,8 +25,12 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     pub from: ZoneId,
+    /// The client's own address, where it is known: canaries may go by it.
+    pub address: Option<IpAddr>,
     /// The client, where its learnt path is to be taken into account.
     pub client: Option<MacAddress>,
+    /// The gateway's port by which it was heard last, as printed on the case.
+    pub plugged: Option<String>,
     pub to: Target,
     pub protocol: Protocol,
     /// `None`: the service's first port, or 443.
@@ -149,7 +154,7 @@ pub fn explain(
         if answer.rule.is_empty() {
             answer.rule = format!("[zones.{}] internet = \"open\"", question.from);
         }
-        follow(net, affinity, question, *zone_group, &mut answer);
+        follow(plan, net, affinity, question, *zone_group, &mut answer);
     } else if let Some(path) = path_of(net, &chain, "via_") {
         answer.rule = format!("[hub] path = \"{path}\"");
         answer.outcome = Outcome::Leaves;
@@ -282,8 +287,9 @@ fn path_with(net: &NetworkPlan, index: PathIndex) -> Option<PathId> {
     net.allocation.paths.iter().find(|(_, n)| **n == index).map(|(id, _)| id.clone())
 }
 
-/// From the group to the path: a client's own first, then the current one.
+/// From the group to the path: a client's own first, then a canary's, then the current one.
 fn follow(
+    plan: &SitePlan,
     net: &NetworkPlan,
     affinity: &[AffinityEntry],
     question: &Question,
@@ -305,6 +311,11 @@ fn follow(
         return;
     }
     let key = Key(vec![KeyPart::Mark(zone_group.mark())]);
+    if let Some(trial) = trial(plan, net, question, zone_group, &key, answer) {
+        answer.path = Some(trial);
+        answer.outcome = Outcome::Leaves;
+        return;
+    }
     let current = net.ruleset.maps.get(CURRENT).and_then(|map| map.elements.get(&key)).and_then(chain_of);
     let path = current.as_deref().and_then(|chain| path_of(net, chain, &format!("use_{}_", zone_group.0)));
     match path {
@@ -316,6 +327,52 @@ fn follow(
             "使える経路がないため、このグループは止めています。",
             "the group is blocked: no path of its route can be used now",
         ),
+    }
+}
+
+/// The path that the client tries before others do, while a canary of the group is under way.
+fn trial(
+    plan: &SitePlan,
+    net: &NetworkPlan,
+    question: &Question,
+    zone_group: ZoneGroupIndex,
+    key: &Key,
+    answer: &mut Explanation,
+) -> Option<PathId> {
+    let chain = net.ruleset.maps.get(CANARY)?.elements.get(key).and_then(chain_of)?;
+    let path = path_of(net, &chain, &format!("pick_{}_", zone_group.0))?;
+    let of = |route: &&seimon_plan::MigrationRoute| {
+        route.zone == question.from && Some(&route.group) == answer.group.as_ref()
+    };
+    let canary = plan.migration.routes.iter().find(of)?.canary.as_ref()?;
+    let client =
+        Client { address: question.address, mac: question.client, port: question.plugged.as_deref() };
+    match picks(plan, canary, zone_group, client) {
+        Picked::Yes => {
+            answer.say(
+                &format!("この端末は、新しい経路「{path}」を先に試す端末のひとつです（計画の canary）。"),
+                &format!("this client is one of the few that try path {path} first (canary in the plan)"),
+            );
+            Some(path)
+        }
+        Picked::No => {
+            answer.say(
+                &format!("一部の端末が新しい経路「{path}」を先に試していますが、この端末は含まれません。"),
+                &format!("a few clients try path {path} first; this one is not among them"),
+            );
+            None
+        }
+        Picked::Unknown => {
+            answer.say(
+                &format!(
+                    "一部の端末が新しい経路「{path}」を先に試しています。この端末が含まれるかどうかは、通信が見えるまでわかりません。"
+                ),
+                &format!(
+                    "a few clients try path {path} first; whether this one does is known when the gateway has heard from it"
+                ),
+            );
+            None
+        }
     }
 }
 

@@ -64,8 +64,12 @@ fn between(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileEr
         add(Mark::LOCAL, &terrain.zone(from)?.bridge, &terrain.zone(to)?.bridge);
     }
     builder.set("carry", &[KeyType::Mark, KeyType::Ifname, KeyType::Ifname], carry);
-    builder
-        .closed_base("between", Hook::Forward, 0)
+    let capped = super::cap::entry(terrain);
+    let mut between = builder.closed_base("between", Hook::Forward, 0);
+    if let Some((rule, because)) = capped {
+        between.rule(rule, because);
+    }
+    between
         .rule("ct state established accept", "answers and flows under way")
         .rule(
             format!("ct mark & {:#x} . iifname . oifname @carry accept", Mark::PATH_MASK),

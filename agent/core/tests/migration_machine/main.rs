@@ -1,5 +1,6 @@
 //! The migration machine against a small world: stories, the whole table, and random schedules.
 
+mod emergency;
 mod promises;
 mod simulation;
 mod story;

@@ -44,7 +44,7 @@ fn paused() -> (World, u64) {
 }
 
 /// The number of the acknowledgement that is waited for, after performing everything up to it.
-fn until_waiting(world: &mut World, for_change: bool) -> u64 {
+pub(crate) fn until_waiting(world: &mut World, for_change: bool) -> u64 {
     while let Some(action) = world.machine.poll_action() {
         match action {
             Action::SetCurrent { id, .. } if for_change => return id,
@@ -201,7 +201,7 @@ fn command(world: &mut World, command: Command) {
     world.machine.handle_command(command, &world.view, world.now).ok();
 }
 
-fn later(world: &mut World, seconds: u64) {
+pub(crate) fn later(world: &mut World, seconds: u64) {
     world.now = world.now + secs(seconds);
     world.machine.handle_timeout(&world.view, world.now);
 }
@@ -314,7 +314,7 @@ const INPUTS: [(&str, Input); 34] = [
     ("an hour later", |w, _| later(w, 3_600)),
 ];
 
-fn describe(world: &mut World) -> String {
+pub(crate) fn describe(world: &mut World) -> String {
     let mut row = format!("{:?}", world.name());
     let _ = write!(row, "({})", world.machine.current());
     while let Some(action) = world.machine.poll_action() {

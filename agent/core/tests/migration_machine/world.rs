@@ -36,6 +36,7 @@ pub(crate) fn config(paths: &[&str]) -> Config {
             group: GroupId::new("affairs").expect("an identifier"),
         },
         paths: paths.iter().map(|id| path(id)).collect(),
+        emergency: Vec::new(),
         checked: BTreeSet::from([service()]),
         canary: None,
         times: Times { qualify: plan(5), soak: plan(8), drain: plan(30), hold_down: plan(10) },
@@ -65,6 +66,7 @@ pub(crate) fn good_path() -> PathFacts {
         clients: Some(0),
         flows: FlowCount::default(),
         usual_flows: None,
+        bypassed: None,
     }
 }
 
@@ -119,7 +121,7 @@ impl World {
         let view = View {
             window: WindowState::Open,
             clock: ClockTrust::Trusted,
-            paths: config.paths.iter().map(|id| (id.clone(), good_path())).collect(),
+            paths: config.paths.iter().chain(&config.emergency).map(|id| (id.clone(), good_path())).collect(),
             boot: BootId("boot-1".into()),
             wall_ms: 1_800_000_000_000,
         };
@@ -301,7 +303,12 @@ impl World {
             }
         }
         if let Action::SetCurrent { path, trial, .. } = action {
-            assert!(self.config.paths.contains(path), "outside the route: {}", context());
+            assert!(self.config.offers(path), "outside the route: {}", context());
+            if self.config.is_emergency(path) && self.kernel != *path {
+                let lives = |path| self.view.paths[path].liveness != Liveness::Down;
+                let living = self.config.paths.iter().any(lives);
+                assert!(!living, "an emergency line while another lives: {}", context());
+            }
             let begins = trial.is_some() && *trial != self.trial;
             let path = trial.as_ref().unwrap_or(path);
             if self.name() == StateName::CuttingOver || begins {

@@ -1,7 +1,7 @@
 //! Who tries a new path first, as the table says it.
 
 use seimon_core::network_plan::{
-    Allocation, Generation, NetworkPlan, canary_element, compile, nft_diff, render_replacement,
+    Allocation, ChainKind, Generation, NetworkPlan, canary_element, compile, nft_diff, render_replacement,
 };
 use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId};
 
@@ -56,6 +56,27 @@ fn rooms_and_a_share_are_picked_and_everybody_else_takes_the_current_path() {
         "nobody tries anything before somebody asks for it"
     );
     assert!(network.ruleset.maps["canary"].runtime);
+}
+
+/// The affairs zone with two ports, clients at the second of which try new paths first.
+fn with_port() -> ValidSitePlan {
+    let text =
+        common::plan_text().replacen("ports = [\"LAN1\"]\nipv4", "ports = [\"LAN1\", \"LAN4\"]\nipv4", 1);
+    common::valid(&text.replace(PATHS, &format!("{PATHS}\ncanary = {{ ports = [\"LAN4\"], time = \"1h\" }}")))
+}
+
+#[test]
+fn clients_at_a_port_are_learnt_before_the_bridge_and_picked_by_that() {
+    let network = network(&with_port(), &Allocation::default());
+    let (group, _, direct) = numbers(&network);
+    let (name, chain) = network.ruleset.chains.iter().find(|(name, _)| name.starts_with("port_")).unwrap();
+    let set = name.replace("port_", "at_");
+    let port = seimon_board::InterfaceName::new("lan4").unwrap();
+    assert_eq!(chain.kind, ChainKind::Ingress { port });
+    assert_eq!(rules(&network, name), [format!("update @{set} {{ ether saddr timeout 60s }}")]);
+    assert!(network.ruleset.sets[&set].dynamic.is_some());
+    let picked = rules(&network, &format!("pick_{group}_{direct}"));
+    assert_eq!(picked[0], format!("ether saddr @{set} goto use_{group}_{direct}"));
 }
 
 #[test]

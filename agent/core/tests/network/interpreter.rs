@@ -123,7 +123,7 @@ impl<'a> Machine<'a> {
             .iter()
             .filter_map(|(name, chain)| match &chain.kind {
                 ChainKind::Base { hook, priority, .. } if *hook == at => Some((*priority, name)),
-                ChainKind::Base { .. } | ChainKind::Regular => None,
+                ChainKind::Base { .. } | ChainKind::Ingress { .. } | ChainKind::Regular => None,
             })
             .collect();
         chains.sort();

@@ -5,6 +5,7 @@
 mod canary;
 mod common;
 mod converges;
+mod emergency;
 mod explains;
 mod golden;
 mod interpreter;

@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::common::{Outcome, golden, outcome, seimonctl};
 
-const COMMANDS: [&str; 27] = [
+const COMMANDS: &[&str] = &[
     "",
     "status",
     "plan",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 27] = [
     "migrate resume",
     "migrate rollback",
     "migrate status",
+    "pac",
     "events",
     "acceptance",
     "acceptance verify",
@@ -29,9 +30,14 @@ const COMMANDS: [&str; 27] = [
     "line",
     "line may-cancel",
     "diagnostics",
+    "hub",
+    "hub status",
+    "hub explain",
     "wireguard",
     "wireguard rotate",
     "wireguard switch",
+    "wireguard keygen",
+    "wireguard pubkey",
     "egress",
     "egress letter",
     "completions",

@@ -4,6 +4,7 @@ mod common;
 mod completions;
 mod guide;
 mod help;
+mod hub;
 mod manual;
 mod plan_check;
 mod talk;

@@ -3,10 +3,10 @@
 use crate::common::{FakeAgent, Outcome, both, golden, outcome, seimonctl};
 use anyhow::Result;
 use seimon_ipc::control::{
-    Command as Ask, DataplaneStatus, Event, Explanation, Follow, GroupStatus, Light, MigrateAction,
-    PathStatus, Response, ServiceStatus, Status,
+    Command as Ask, DataplaneStatus, Event, Explanation, Follow, GroupStatus, Light, MeteredStatus,
+    MigrateAction, PathStatus, ProxyStatus, Response, ServiceStatus, Status,
 };
-use seimon_plan::{GroupId, PathId, ServiceId, SiteId, ZoneId};
+use seimon_plan::{GroupId, LineId, PathId, ServiceId, SiteId, ZoneId};
 
 fn ask(response: &Response, arguments: &[&str]) -> Result<(Outcome, Option<Ask>)> {
     let agent = FakeAgent::answering(response)?;
@@ -120,6 +120,29 @@ fn status() -> Status {
             repairs: 2,
             problems: vec!["table inet seimon was flushed".to_owned()],
         },
+        proxy: vec![ProxyStatus {
+            zone: ZoneId::new("affairs").expect("an id"),
+            clients: 12,
+            flows: 340,
+            looked_for_pac: 0,
+            pac_served: false,
+            uninformed: 0,
+            sentence: both(
+                "「affairs」の端末が、まだ庁舎のプロキシを使っています（この 1 時間に 12 台、340 件）。",
+                "Clients of zone affairs still use the town's proxy: 12 clients, 340 flows in the last hour.",
+            ),
+        }],
+        metered: vec![MeteredStatus {
+            line: LineId::new("lte").expect("an id"),
+            in_use: false,
+            today: 1_200_000,
+            month: 31_000_000,
+            month_included: Some(3_000_000_000),
+            sentence: both(
+                "lte：待機中です。今日 1.2 MB、今月 31.0 MB（契約 3000 MB）。",
+                "lte: waiting; 1.2 MB today, 31.0 MB of 3000 MB this month.",
+            ),
+        }],
     }
 }
 

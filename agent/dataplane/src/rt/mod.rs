@@ -60,6 +60,10 @@ const NDA_LLADDR: u16 = 2;
 /// `NUD_INCOMPLETE | NUD_FAILED | NUD_NOARP`.
 const NUD_UNUSABLE: u16 = 0x01 | 0x20 | 0x40;
 
+const NUD_PERMANENT: u16 = 0x80;
+const NDA_MASTER: u16 = 9;
+const AF_BRIDGE: u8 = 7;
+
 #[derive(Debug)]
 pub(crate) struct Router {
     netlink: Netlink,
@@ -182,6 +186,40 @@ impl Router {
             Some(Address { interface, address: IpNet::new(ip, *payload.get(1)?).ok()? })
         };
         self.list(RTM_GETADDR, RTM_NEWADDR, IFADDRMSG, read).map_err(|error| failed("list addresses", error))
+    }
+
+    /// The bridge's forwarding table, without the bridge's own addresses.
+    pub(crate) fn heard_at(
+        &mut self,
+        bridge: &InterfaceName,
+    ) -> Result<BTreeMap<MacAddress, InterfaceName>, ApplyError> {
+        let links = self.links()?;
+        let wanted = links.index(bridge)?;
+        let mut found = BTreeMap::new();
+        let read = |payload: &[u8]| {
+            let index = u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?);
+            let state = u16::from_ne_bytes(payload.get(8..10)?.try_into().ok()?);
+            let attributes = Attributes::after(payload, NDMSG);
+            let of_bridge = attributes.find(NDA_MASTER).and_then(Attribute::u32) == Some(wanted);
+            (of_bridge && state & NUD_PERMANENT == 0).then_some(())?;
+            let mac = MacAddress(attributes.find(NDA_LLADDR)?.value.try_into().ok()?);
+            Some((mac, links.by_index(index)?.name.clone()))
+        };
+        let dumped = self.netlink.dump(
+            RTM_GETNEIGH,
+            |message| {
+                let start = message.len();
+                message.resize(start + NDMSG, 0);
+                message[start] = AF_BRIDGE;
+            },
+            |message| match message {
+                None => found.clear(),
+                Some((kind, payload)) if kind == RTM_NEWNEIGH => found.extend(read(payload)),
+                Some(_) => {}
+            },
+        );
+        dumped.map_err(|error| failed(format!("list who is at the ports of {bridge}"), error))?;
+        Ok(found)
     }
 
     /// Neighbours with a usable MAC address.

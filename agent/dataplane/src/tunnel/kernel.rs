@@ -65,8 +65,7 @@ pub(super) fn update(interface: &InterfaceName, update: &Update<'_>) -> Result<(
     if let Some(mark) = mark {
         change = change.set_fwmark(*mark);
     }
-    // A peer that stays is changed in place: its session goes on.
-    for key in remove.iter().filter(|key| !put.iter().any(|(other, _)| other == *key)) {
+    for key in remove {
         change = change.remove_peer_by_key(&Key(key.0));
     }
     for (key, peer) in put {

@@ -61,7 +61,7 @@ impl PrivateKey {
         let mode = facts.mode() & 0o777;
         if mode & OTHERS != 0 {
             return Err(unusable(format!(
-                "others than its owner have access (mode {mode:o}): make another with `seimonctl wireguard keygen`, for \
+                "others than its owner have access (mode {mode:o}): make another with `seimonctl wireguard keygen FILE`, for \
                  this one may be known, or chmod 600 it"
             )));
         }

@@ -42,7 +42,7 @@ struct Update<'a> {
 }
 
 impl<'a> Update<'a> {
-    /// Exactly what differs. A peer that is configured otherwise is taken out and put in.
+    /// Exactly what differs. Whoever stays is changed in place: its session goes on.
     fn between(seen: &TunnelState, wanted: &'a Tunnel, key: &'a PrivateKey) -> Self {
         let unmet = |peer: &WireguardKey, intended: &Peer| {
             seen.peers.get(peer).is_none_or(|seen| !intended.is_met_by(seen))
@@ -53,12 +53,7 @@ impl<'a> Update<'a> {
             .filter(|(key, peer)| unmet(key, peer))
             .map(|(key, peer)| (*key, peer))
             .collect();
-        let remove = seen
-            .peers
-            .keys()
-            .filter(|key| !wanted.peers.contains_key(*key) || put.iter().any(|(other, _)| other == *key))
-            .copied()
-            .collect();
+        let remove = seen.peers.keys().filter(|key| !wanted.peers.contains_key(*key)).copied().collect();
         Self {
             private_key: (seen.own != Some(key.public())).then_some(key),
             listen_port: (seen.listen_port != wanted.listen_port).then_some(wanted.listen_port),
@@ -207,7 +202,7 @@ mod tests {
             peer.keepalive = None;
         }
         let update = Update::between(&state, &wanted, &key);
-        assert_eq!(update.remove, [gone, WireguardKey([9; 32])]);
+        assert_eq!(update.remove, [gone]);
         let put: Vec<_> = update.put.iter().map(|(key, _)| *key).collect();
         assert_eq!(put, [WireguardKey([9; 32]), WireguardKey([201; 32])]);
     }

@@ -31,8 +31,8 @@ fn unhex(text: &str) -> Option<WireguardKey> {
     Some(WireguardKey(bytes))
 }
 
-/// The requests that make the change, in order: the key first, for peers need it. One peer a request: boringtun 0.7 lets
-/// what is said of a peer (that it is to be removed, say) count for those that follow.
+/// The requests that make the change, in order: the key first, for peers need it. One peer a request, so that a refusal is
+/// about one.
 pub(super) fn set(update: &Update<'_>) -> Vec<String> {
     let Update { private_key, listen_port, mark, remove, put } = update;
     let mut requests = Vec::new();

@@ -88,7 +88,7 @@ impl UserSpace {
         uapi::set(update).iter().try_for_each(|request| self.ask(request).map(|_| ()))
     }
 
-    /// The process knows no other way to change a peer than to take it out and put it in.
+    /// A handshake begins there at once, also if the far end was there before.
     pub(super) fn set_endpoint(
         &mut self,
         peer: WireguardKey,
@@ -96,12 +96,9 @@ impl UserSpace {
     ) -> Result<(), ApplyError> {
         let state = self.state()?;
         let Some(seen) = state.peers.get(&peer) else { return Ok(()) };
-        if seen.endpoint == Some(endpoint) {
-            return Ok(());
-        }
         let moved =
             Peer { endpoint: Some(endpoint), allowed: seen.allowed.clone(), keepalive: seen.keepalive };
-        self.update(&Update { remove: vec![peer], put: vec![(peer, &moved)], ..Update::default() })
+        self.update(&Update { put: vec![(peer, &moved)], ..Update::default() })
     }
 }
 

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, ensure};
-use seimon_core::network_plan::{Change, Dataplane as _, Element, canary_element};
-use seimon_plan::GroupId;
+use seimon_board::{InterfaceName, MacAddress};
+use seimon_core::network_plan::{Change, Dataplane as _, Element, bridge_name, canary_element};
+use seimon_core::segmentation::{Question, Target, explain};
+use seimon_plan::{GroupId, Protocol};
 
 use crate::probing::{Kind, ask};
 use crate::schools;
@@ -39,7 +41,7 @@ fn a_room_tries_the_new_path_and_nobody_else_does() -> Result<()> {
         let mut world = World::raise(schools::town_with_canary("rooms = [\"office\"]")?)?;
         second_machine()?;
         let (four, six) = (world.inside4("affairs", AFFAIRS)?, world.inside6("affairs", AFFAIRS)?);
-        let on = |node: &str, service: IpAddr| Ok::<_, anyhow::Error>(ask(node, service, Kind::Tcp(443))?);
+        let on = |node: &str, service: IpAddr| ask(node, service, Kind::Tcp(443));
         let element = begin(&world)?;
         world.apply(Change::Elements { remove: Vec::new(), add: vec![element.clone()] })?;
         ensure!(on("second", four.into())?.node() == Some("internet"), "it is in the room");
@@ -81,6 +83,57 @@ fn a_share_of_the_clients_tries_the_new_path_and_always_the_same_ones() -> Resul
         }
         ensure!((6..=28).contains(&picked[0].len()), "about two in five: {:?}", picked[0]);
         ensure!(picked[0] == picked[1], "{picked:?}");
+        let told: BTreeSet<u8> = (0..40).filter(|&client| is_told_to_try(&world, client)).collect();
+        ensure!(told == picked[0], "what is explained is what happens: {told:?}, {:?}", picked[0]);
+        world.nothing_has_leaked()
+    })
+}
+
+/// What `explain` says of the client with this MAC address while the canary is under way.
+fn is_told_to_try(world: &World, client: u8) -> bool {
+    let mut net = world.net.clone();
+    let (Ok(element), Some(map)) = (begin(world), net.ruleset.maps.get_mut("canary")) else { return false };
+    map.elements.extend(element.value.map(|value| (element.key, value)));
+    let question = Question {
+        from: zone("affairs"),
+        address: None,
+        client: Some(MacAddress([2, 0, 0, 0, 0x77, client])),
+        plugged: None,
+        to: Target::Name(AFFAIRS.to_owned()),
+        protocol: Protocol::Tcp,
+        port: None,
+    };
+    explain(&world.plan, &net, &[], &question).path == Some(path("direct"))
+}
+
+#[test]
+fn who_is_plugged_in_at_a_port_tries_the_new_path_and_nobody_else_does() -> Result<()> {
+    in_namespaces(|| {
+        let mut world = World::raise(schools::town_with_canary_at("LAN4")?)?;
+        // The far end of the zone's second port.
+        sh("affairs", "ip netns add second; ip link set lan4x netns second name eth0")?;
+        sh(
+            "second",
+            "ip link set lo up; ip address add 10.20.1.101/24 dev eth0; ip address add fd20:0:0:1::101/64 dev eth0 nodad; \
+             ip link set eth0 up; ip route add default via 10.20.1.1; ip -6 route add default via fd20:0:0:1::1",
+        )?;
+        let (four, six) = (world.inside4("affairs", AFFAIRS)?, world.inside6("affairs", AFFAIRS)?);
+        let on = |node: &str, service: IpAddr| ask(node, service, Kind::Tcp(443));
+        ensure!(on("second", four.into())?.node() == Some("carrier"), "nothing is under way yet");
+        let paths: Vec<_> = world.net.allocation.paths.values().copied().collect();
+        let remove = world.linux.affinity(&paths)?;
+        world.apply(Change::Affinity { add: Vec::new(), remove })?;
+        world.apply(Change::Elements { remove: Vec::new(), add: vec![begin(&world)?] })?;
+        ensure!(on("second", four.into())?.node() == Some("internet"), "it is at the port");
+        ensure!(on("second", six.into())?.node() == Some("internet"), "in both families");
+        ensure!(on("affairs", four.into())?.node() == Some("carrier"), "it is at the zone's other port");
+        let heard = world.linux.heard_at(&bridge_name(&zone("affairs"))?)?;
+        let shown = sh("second", "ip -br link show eth0")?;
+        let is_second = |(mac, port): (&MacAddress, &InterfaceName)| {
+            port.as_str() == "lan4" && shown.contains(&mac.to_string())
+        };
+        ensure!(heard.iter().any(is_second), "{shown}: {heard:?}");
+        world.converge()?;
         world.nothing_has_leaked()
     })
 }

@@ -29,6 +29,15 @@ pub(crate) fn town_with_canary(who: &str) -> Result<ValidSitePlan> {
     valid(&text.replacen("[migration.times]", room, 1))
 }
 
+/// The town whose affairs zone has a second port; who is there may try a new path.
+pub(crate) fn town_with_canary_at(port: &str) -> Result<ValidSitePlan> {
+    let paths = "group = \"affairs\"\npaths = [\"closed\", \"direct\"]";
+    let canary = format!("{paths}\ncanary = {{ ports = [\"{port}\"], time = \"1h\" }}");
+    let ports = "ports = [\"LAN1\"]\nipv4";
+    let both = format!("ports = [\"LAN1\", \"{port}\"]\nipv4");
+    valid(&narrow_town().replacen(paths, &canary, 1).replacen(ports, &both, 1))
+}
+
 /// The same town with six zones, all with IPv6. The hub belongs to affairs and management; every other zone is closed to it.
 pub(crate) fn six_zones() -> Result<ValidSitePlan> {
     let mut plan: toml::Table = narrow_town().parse().context("the example")?;

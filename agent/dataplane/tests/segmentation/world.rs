@@ -174,8 +174,13 @@ impl World {
             .map(str::to_owned)
             .collect();
         let mut cables = vec![("wan1".to_owned(), "carrier"), ("wan2".to_owned(), "internet")];
+        let mut spare = Vec::new();
         for (id, written) in &plan.zones {
             cables.push((written.ports[0].to_lowercase(), id.as_str()));
+            // What is to be plugged in at further ports is the test's.
+            for port in written.ports.iter().skip(1).map(|port| port.to_lowercase()) {
+                spare.push(format!("link add {port} netns gw type veth peer name {port}x netns {id}\n"));
+            }
         }
         for node in &nodes {
             links += &format!("netns add {node}\n");
@@ -191,6 +196,7 @@ impl World {
         for (port, node) in &cables {
             links += &format!("link add {port} netns gw type veth peer name eth0 netns {node}\n");
         }
+        links.extend(spare);
         batch(None, &links)?;
         let mut own: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
         for node in &nodes {

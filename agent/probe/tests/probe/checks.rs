@@ -144,6 +144,28 @@ fn only_the_right_certificate_for_the_right_name_will_do() -> Result<()> {
 }
 
 #[test]
+fn a_captive_portal_and_another_site_that_answer_200_are_never_good() -> Result<()> {
+    on_a_network_of_its_own(|| async {
+        let (ca, stranger) = (Authority::new()?, Authority::new()?);
+        let portal = "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\nplease sign in\n";
+        for (acceptor, says, stage) in [
+            // A portal with a certificate that it made itself, whatever page it shows.
+            (stranger.acceptor("good.example")?, portal, Stage::Tls),
+            (stranger.acceptor("good.example")?, GOOD, Stage::Tls),
+            // Another site, with a good certificate of its own.
+            (ca.acceptor("other.example")?, GOOD, Stage::Tls),
+            // One that has the service's certificate (a CDN's edge, a parked name): its page is another.
+            (ca.acceptor("good.example")?, portal, Stage::Body),
+        ] {
+            let address = web(acceptor, Web::Says(says)).await?;
+            let outcome = outcome(&job("good.example", address, &ca)).await?;
+            assert_eq!(failed(&outcome).map(|(stage, _)| stage), Some(stage), "{says:?}: {outcome:?}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_name_server_may_say_anything() -> Result<()> {
     on_a_network_of_its_own(|| async {
         let ca = Authority::new()?;

@@ -1,7 +1,8 @@
 //! Decides what to answer whom, and when. No I/O: messages and `now` come in, [`Action`]s go out.
 //!
 //! ```text
-//! query ─┬─ named service ── binding of its current path in force? ── inside address, TTL 60
+//! query ─┬─ a name of ours ─── the gateway's address in the zone
+//!        ├─ named service ── binding of its current path in force? ── inside address, TTL 60
 //!        ├─ forward (AD) ─── bytes as they are, but for the id
 //!        ├─ other name ───── cache, or its path's resolvers          (open zones)
 //!        └─ other name ───── REFUSED, extended error "Blocked"        (zones with a list)
@@ -18,6 +19,7 @@ mod binding;
 mod cache;
 mod named;
 mod others;
+mod own;
 mod question;
 mod reply;
 #[cfg(test)]
@@ -208,6 +210,8 @@ pub struct Resolver {
     asking: usize,
     last_number: u64,
     stats: ResolverStats,
+    /// Clients that looked for a PAC file, and when that was told.
+    looking: HashMap<IpAddr, Instant>,
 }
 
 impl Resolver {
@@ -232,6 +236,7 @@ impl Resolver {
             asking: 0,
             last_number: 0,
             stats: ResolverStats::default(),
+            looking: HashMap::new(),
         }
     }
 
@@ -254,6 +259,7 @@ impl Resolver {
             self.stats.failed += 1;
             return None;
         }
+        self.note_wpad(zone, client, &question, now);
         let rest = question.read_rest(bytes);
         let forward = self.forward_for(zone, &question);
         if let (None, Err(refused)) = (&forward, rest) {
@@ -363,6 +369,10 @@ impl Resolver {
         let Some(zone) = config.zones.get(&pending.zone) else {
             return self.finish(query, Reply::blocked());
         };
+        if let Some(own) = zone.own.get(pending.key()) {
+            let reply = own::reply(own, &pending.question);
+            return self.finish(query, reply);
+        }
         if let Some(service) = zone.services.get(pending.key()) {
             let service = service.clone();
             return self.answer_named(query, &service, now);

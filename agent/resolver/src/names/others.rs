@@ -24,7 +24,7 @@ impl Resolver {
     /// The forward of the longest domain that the name lies in. A named service is never forwarded.
     pub(super) fn forward_for(&self, zone: &ZoneId, question: &Question) -> Option<Forward> {
         let view = self.config.as_ref()?.zones.get(zone)?;
-        if view.services.contains_key(&question.key) {
+        if view.services.contains_key(&question.key) || view.own.contains_key(&question.key) {
             return None;
         }
         let forwards = self.forwards.get(zone)?;

@@ -56,6 +56,7 @@ pub(crate) fn config() -> ResolverConfig {
         services: BTreeMap::from([(SAAS.to_owned(), service)]),
         forwards: Vec::new(),
         others: Some(path("direct")),
+        own: BTreeMap::new(),
     };
     ResolverConfig {
         paths: BTreeMap::from([

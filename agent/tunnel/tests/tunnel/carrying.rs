@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use seimon_core::network_plan::Change;
 
-use crate::traffic::{connect, exchange, serve};
+use crate::traffic::{Datagrams, connect, echo_datagrams, exchange, serve};
 use crate::world::{World, endpoint, in_namespaces, inside, open_to_all, sh, until};
 
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -72,15 +72,47 @@ fn a_new_key_that_the_hub_knows_costs_no_connection() -> Result<()> {
 }
 
 #[test]
-fn a_key_that_the_hub_does_not_know_gets_no_answer_and_says_so() -> Result<()> {
+fn a_new_key_beside_the_present_one_costs_not_one_packet() -> Result<()> {
+    in_namespaces(|| {
+        let mut world = World::raise()?;
+        echo_datagrams()?;
+        let new = world.another_key()?;
+        let peer = world.hub.tunnel.peers.values().next().cloned().unwrap_or_default();
+        world.hub.tunnel.peers.insert(new, peer);
+        let mut traffic = Datagrams::begin()?;
+        traffic.go_on(Duration::from_secs(1));
+        world.hub.configure()?;
+        traffic.go_on(Duration::from_secs(1));
+        world.reconfigure()?;
+        traffic.go_on(Duration::from_secs(2));
+        let (sent, lost) = traffic.end()?;
+        ensure!(sent > 1000 && lost == 0, "{lost} of {sent} lost");
+        ensure!(world.hub.peer(&new)?.handshake.is_some(), "by the new key");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_key_that_the_hub_does_not_know_gets_no_answer_and_costs_nothing_when_the_one_before_comes_back()
+-> Result<()> {
     in_namespaces(|| {
         let mut world = World::raise()?;
         serve()?;
+        let mut stream = connect(PATIENCE)?;
+        exchange(&mut stream, 10_000)?;
+        let before = std::fs::read(&world.school_key)?;
         world.another_key()?;
         world.reconfigure()?;
-        ensure!(connect(Duration::from_secs(3)).is_err());
         let peer = world.peer()?;
-        ensure!(peer.handshake.is_none() && peer.received == 0, "{peer:?}");
+        ensure!(peer.handshake.is_none(), "{peer:?}");
+        // By the session under the key before.
+        exchange(&mut stream, 10_000)?;
+        ensure!(world.peer()?.handshake.is_none());
+        std::fs::write(&world.school_key, before)?;
+        world.reconfigure()?;
+        let peer = world.peer()?;
+        ensure!(peer.handshake.is_some(), "without another handshake: {peer:?}");
+        exchange(&mut stream, 10_000)?;
         Ok(())
     })
 }

@@ -22,11 +22,13 @@ const NOTICED: Duration = Duration::from_secs(20);
 const RATE: i64 = 60_000_000;
 const LONGEST: f64 = 120.0;
 
+/// Event, target, further keys.
+type Broken = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 /// What is done to the town, and what the test must find wrong.
 struct Case {
     name: &'static str,
-    /// Event, target, further keys.
-    happens: &'static [(&'static str, &'static str, &'static [(&'static str, &'static str)])],
+    happens: &'static [Broken],
     printer: Printer,
     /// The health of the direct path that is waited for.
     direct: &'static str,

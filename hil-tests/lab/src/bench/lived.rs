@@ -78,10 +78,15 @@ pub(super) fn death(bench: &Bench<'_>, say: Say<'_>) -> Result<Vec<Check>> {
 }
 
 pub(super) fn town(bench: &Bench<'_>) -> Result<World> {
+    town_with(bench, &runner::plan_text("town.toml", Path::new("town.toml"), &[&BTreeMap::new()])?)
+}
+
+/// The gateway is not started yet.
+pub(super) fn town_with(bench: &Bench<'_>, plan: &str) -> Result<World> {
     let world = World::raise(&Topology::new("two-line-town")?, 1)?;
     world.use_agent(GatewayConfig {
         agent: bench.bin_dir.join("seimon-agent"),
-        plan: runner::plan_text("town.toml", Path::new("town.toml"), &[&BTreeMap::new()])?,
+        plan: plan.to_owned(),
         board: runner::board_file(),
         without: Vec::new(),
         clock_trusted: Trust::Trusted,

@@ -1,7 +1,7 @@
 //! Counting packets at named points, in buckets of 100 ms.
 
 pub(crate) mod packet;
-mod pcap;
+pub(crate) mod pcap;
 mod tap;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

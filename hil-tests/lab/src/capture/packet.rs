@@ -64,6 +64,12 @@ pub(crate) fn parse(frame: &[u8]) -> Option<Seen> {
     Some(Seen { source, destination, protocol, source_port, destination_port, dscp, length })
 }
 
+/// Whether this is how IPv6 neighbours find each other (RFC 4861): it never leaves the link.
+pub(crate) fn is_between_neighbours(frame: &[u8]) -> bool {
+    let ip = frame.get(ETHERNET..).unwrap_or_default();
+    ip.get(6) == Some(&58) && ip.get(40).is_some_and(|kind| (133..=137).contains(kind))
+}
+
 /// The frame that tells the sender of `frame` that the line's MTU is `mtu`; None where none is due (IPv4 without DF,
 /// ICMP errors about ICMP errors, not IP).
 pub(crate) fn too_big(frame: &[u8], mtu: usize) -> Option<Vec<u8>> {

@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use super::spec::{Dial, Family};
+use super::pac::PacFile;
+use super::spec::{Dial, Family, Via};
 use super::stub::Stub;
 use crate::servers::http::{Head, Reader};
 use crate::world::town::Device;
@@ -23,6 +24,9 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// The same where that address has answered before: history counts (RFC 8305 sections 5 and 8). A busy machine would else
 /// turn people to IPv4 in the middle of a log-in, which a service that ties log-ins to addresses takes for a stranger.
 const HEAD_START_KNOWN: Duration = Duration::from_secs(1);
+
+/// The town hall's proxy.
+const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 50, 0, 80)), 8080);
 
 /// Whom a load talks to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +72,8 @@ pub(crate) struct Browser {
     pub(crate) device: Device,
     pub(crate) family: Family,
     pub(crate) dial: Dial,
+    pub(crate) via: Via,
+    pub(crate) pac: PacFile,
     pub(crate) stub: Stub,
     pub(crate) tls: Arc<ClientConfig>,
     /// IPv6 addresses that have answered.
@@ -164,9 +170,38 @@ impl Browser {
         Ok(stream)
     }
 
+    /// Through the proxy where that is this client's way.
+    async fn reach(&mut self, target: &Target) -> io::Result<TcpStream> {
+        let proxy = match self.via {
+            Via::Gateway => None,
+            Via::Proxy => Some(PROXY),
+            Via::Pac => self.look_up_proxy(target).await,
+        };
+        match proxy {
+            None => self.connect(target).await,
+            Some(proxy) => {
+                let mut stream = self.open(proxy.ip(), proxy.port()).await?;
+                connect_through(&mut stream, target).await?;
+                Ok(stream)
+            }
+        }
+    }
+
+    /// As the PAC file says; the last one that could be had, or the proxy.
+    async fn look_up_proxy(&mut self, target: &Target) -> Option<SocketAddr> {
+        if self.pac.is_old() {
+            let text = match self.open(self.device.gateway.into(), 80).await {
+                Ok(mut stream) => super::pac::fetch(&mut stream).await.ok(),
+                Err(_) => None,
+            };
+            self.pac.renew(text);
+        }
+        self.pac.way_to(&target.name(), target.port, PROXY)
+    }
+
     /// A connection on which requests can be made: TLS on port 443, plain elsewhere.
     pub(crate) async fn dial(&mut self, target: &Target) -> io::Result<Box<dyn Stream>> {
-        let stream = self.connect(target).await?;
+        let stream = self.reach(target).await?;
         if target.port != 443 {
             return Ok(Box::new(stream));
         }
@@ -208,6 +243,16 @@ impl Browser {
         let _ = tokio::time::timeout(Duration::from_millis(500), reader.body(&mut stream, &mut room)).await;
         Ok(Reply { status: head.status().unwrap_or(0), head })
     }
+}
+
+/// Asks the proxy for a way to the target.
+async fn connect_through(stream: &mut TcpStream, target: &Target) -> io::Result<()> {
+    let (name, port) = (target.name(), target.port);
+    let request = format!("CONNECT {name}:{port} HTTP/1.1\r\nhost: {name}:{port}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut reader = Reader::default();
+    let head = reader.head(stream).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    if head.status() == Some(200) { Ok(()) } else { Err(io::Error::other(head.first)) }
 }
 
 /// Why an operation failed.

@@ -3,6 +3,7 @@
 mod browser;
 mod clients;
 mod datagrams;
+mod pac;
 mod recorder;
 mod shift;
 pub mod spec;
@@ -79,6 +80,8 @@ impl Load {
                     device,
                     family: spec.family,
                     dial: spec.dial,
+                    via: spec.via,
+                    pac: pac::PacFile::default(),
                     stub: stub::Stub::default(),
                     tls: authority.client()?,
                     answered: BTreeSet::new(),
@@ -122,7 +125,9 @@ impl Load {
         match name {
             "two_addresses" => count(Entry::TwoAddresses, None),
             "on.closed" => count(self.path_entry(), Some("closed")),
+            "on.vpn" => count(self.path_entry(), Some("vpn")),
             "on.direct" => count(self.path_entry(), Some("direct")),
+            "on.lte" => count(self.path_entry(), Some("lte")),
             "on.other" => count(self.path_entry(), Some("other")),
             _ => self.recorder.metric(name, from, to),
         }

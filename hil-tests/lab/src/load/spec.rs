@@ -69,6 +69,9 @@ pub struct LoadSpec {
     /// Which of a name's addresses a TCP connection tries.
     #[serde(default)]
     pub dial: Dial,
+    /// Whether TLS connections go through the town hall's proxy.
+    #[serde(default)]
+    pub via: Via,
     /// When it begins and ends, from the scenario's start; default: whole scenario. For the runner; the world's
     /// [`crate::world::World::start_load`] starts at once.
     #[serde(default, deserialize_with = "duration")]
@@ -100,6 +103,19 @@ pub enum Dial {
     First,
 }
 
+/// Which way a client's TLS connections go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// As the gateway routes them.
+    #[default]
+    Gateway,
+    /// Through the proxy, which stands in the browser's settings.
+    Proxy,
+    /// As the PAC file says that the gateway serves; while there is none, through the proxy.
+    Pac,
+}
+
 impl LoadSpec {
     /// A load with every optional key at its default.
     pub fn new(id: &str, zone: &str, kind: Kind) -> Self {
@@ -120,6 +136,7 @@ impl LoadSpec {
             timeout: None,
             family: Family::Any,
             dial: Dial::Race,
+            via: Via::Gateway,
             from: None,
             to: None,
         }
@@ -173,6 +190,13 @@ pub const COMMON_KEYS: &[Key] = &[
         "race | first",
         "race",
         "race = IPv6 and, if it does not answer, IPv4; first = one address, IPv6 before IPv4",
+    ),
+    key(
+        "via",
+        "gateway | proxy | pac",
+        "gateway",
+        "proxy = TLS connections go by CONNECT through the town hall's proxy; pac = as the gateway's /proxy.pac says, \
+         fetched again every two seconds",
     ),
     key("from", "duration", "start", "when it begins"),
     key("to", "duration", "end", "when it ends"),
@@ -338,6 +362,8 @@ pub const LOAD_METRICS: &[MetricInfo] = &[
         "count",
         "operations that the server saw from the closed path's egress (sessions: log-ins)",
     ),
+    metric("on.vpn", "count", "the same for the egress of the hub's tunnels (path vpn)"),
     metric("on.direct", "count", "the same for the direct path's egress"),
+    metric("on.lte", "count", "the same for the modem's egress"),
     metric("on.other", "count", "the same for any other source address"),
 ];

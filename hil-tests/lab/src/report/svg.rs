@@ -98,6 +98,7 @@ fn state_colour(state: &str) -> &'static str {
 fn path_colour(path: &str) -> &'static str {
     match path {
         "closed" => "#8fb8de",
+        "vpn" => "#9fd3a8",
         "direct" => "#f2b66d",
         _ => "#c9c9c9",
     }

@@ -6,6 +6,7 @@ pub(super) fn event(what: &str, target: Option<&str>) -> (String, String) {
     let line = match target {
         "carrier" => ("閉域網の回線", "the closed network's line (carrier)"),
         "internet" => ("インターネット回線", "the internet line"),
+        "hub" => ("VPN センター", "the hub"),
         other => (other, other),
     };
     let (ja, en) = match what {
@@ -29,6 +30,25 @@ pub(super) fn event(what: &str, target: Option<&str>) -> (String, String) {
         "dns.fault" => {
             (format!("DNS サーバー {target} が異常になった"), format!("DNS server {target} misbehaves"))
         }
+        "hub.silence" => (
+            "VPN センターが黙って応答しなくなった".to_owned(),
+            "the hub swallows everything and tells nobody".to_owned(),
+        ),
+        "hub.kill" => (
+            "VPN センターのトンネルが異常終了した".to_owned(),
+            "the tunnel's process at the hub was killed (kill -9)".to_owned(),
+        ),
+        "hub.move" => {
+            ("VPN センターの IP アドレスが変わった".to_owned(), "the hub's address became another".to_owned())
+        }
+        "wireguard.rotate" => (
+            format!("経路 {target} の次の鍵を作り、VPN センターに登録した"),
+            format!("the next key of path {target} was made and registered at the hub"),
+        ),
+        "wireguard.switch" => (
+            format!("経路 {target} で次の鍵を使うよう指示"),
+            format!("told to use the next key of path {target}"),
+        ),
         "gateway.flush" => (
             "別のプログラムがファイアウォールの設定をすべて消した".to_owned(),
             "somebody else flushed the gateway's firewall".to_owned(),
@@ -70,6 +90,7 @@ pub(super) fn check(name: &str) -> Option<(&'static str, &'static str)> {
             ("移行後、新しい経路から来た新規ログインの割合", "new log-ins from the new egress once moved")
         }
         "move.on_new" => ("新しい経路で始まったログイン", "log-ins begun on the new path"),
+        "move.on_vpn" => ("インターネットVPNで始まったログイン", "log-ins begun on the internet VPN"),
         "move.on_old" => ("元の経路で始まったログイン", "log-ins begun on the old path"),
         "move.forced_by_deadline" => {
             ("期限により強制的に移った端末", "clients forced over by the drain deadline")

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, bail};
 use seimon_board::Board;
+use seimon_plan::WireguardKey;
 
 use super::permits::between_zones;
 use super::plan_text::plan_text;
@@ -28,7 +29,7 @@ pub(super) fn command(world: &World, scenario: &Scenario, event: &EventSpec) -> 
                 .and_then(toml::Value::as_table)
                 .map(|t| t.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
                 .unwrap_or_default();
-            let text = plan_text(file, &scenario.file, &[&scenario.plan.set, &own])?;
+            let text = world.fill_in(&plan_text(file, &scenario.file, &[&scenario.plan.set, &own])?);
             // Beside the plan it replaces: files that it names are there.
             let path = gateway.directory().join(format!("{}.toml", event.id));
             std::fs::write(&path, &text)?;
@@ -48,12 +49,29 @@ pub(super) fn command(world: &World, scenario: &Scenario, event: &EventSpec) -> 
             };
             gateway.second(runtime, SECOND)?
         }
+        "wireguard.rotate" => {
+            let output =
+                gateway.ctl(&["wireguard", "rotate", event.target.as_deref().unwrap_or_default()])?;
+            // The hub learns it beside the present one, as its administrator would from the same words.
+            if let Some(key) = output.stdout.split_whitespace().find_map(key_in) {
+                world.hub()?.learn(key)?;
+            }
+            output
+        }
+        "wireguard.switch" => {
+            gateway.ctl(&["wireguard", "switch", event.target.as_deref().unwrap_or_default()])?
+        }
         other => {
             let Some(action) = other.strip_prefix("migrate.") else { bail!("no command `{other}`") };
             gateway.ctl(&["migrate", action, event.target.as_deref().unwrap_or_default()])?
         }
     };
     Ok((output.code, format!("{}{}", output.stdout, output.stderr)))
+}
+
+/// A public key among other words.
+fn key_in(word: &str) -> Option<WireguardKey> {
+    word.trim_end_matches([':', '.', ',']).parse().ok()
 }
 
 /// While a plan is being applied, what the old or the new one permits is no leak.

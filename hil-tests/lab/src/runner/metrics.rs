@@ -84,7 +84,7 @@ fn read(metric: &str, from: Duration, to: Duration, record: &Record, measure: Me
     if let Some(words) = is("<load>.share.<path>") {
         let [load, path] = words[..] else { return None };
         let on = |path: &str| world(&format!("{load}.on.{path}")).unwrap_or(0.0);
-        let all = on("closed") + on("direct") + on("other");
+        let all = on("closed") + on("vpn") + on("direct") + on("lte") + on("other");
         return (all > 0.0).then(|| on(path) / all);
     }
     if let Some([load]) = is("<load>.ok_per_s").as_deref() {
@@ -92,6 +92,11 @@ fn read(metric: &str, from: Duration, to: Duration, record: &Record, measure: Me
     }
     if let Some([group, state]) = is("agent.entered.<group>.<state>").as_deref() {
         return Some(record.count_entered(group, state, from, to) as f64);
+    }
+    if let Some([kind]) = is("agent.told.<kind>").as_deref() {
+        return Some(
+            record.told.iter().filter(|(at, e)| e.kind == *kind && *at >= from && *at < to).count() as f64
+        );
     }
     if let Some([group, path]) = is("agent.on.<group>.<path>").as_deref() {
         return group_status(record, group)

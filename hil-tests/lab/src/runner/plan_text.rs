@@ -7,10 +7,15 @@ use std::path::{Path, PathBuf};
 /// a minute.
 const TOWN: &str = "town.toml";
 const TOWN_IS: &str = "two-line-town.toml";
+/// The same with a third path, `vpn`: a tunnel over the internet line to the hub.
+const VPN_TOWN: &str = "vpn-town.toml";
+/// `one-line-town.toml` likewise: its closed path is a tunnel over its only line.
+const ONE_LINE: &str = "one-line.toml";
+const ONE_LINE_IS: &str = "one-line-town.toml";
 
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
-    #[error("no plan `{name}` beside the scenario nor among the shipped ones ({TOWN}, {})", .shipped.join(", "))]
+    #[error("no plan `{name}` beside the scenario nor among the shipped ones ({TOWN}, {VPN_TOWN}, {ONE_LINE}, {})", .shipped.join(", "))]
     NotFound { name: String, shipped: Vec<String> },
     #[error("{} cannot be read", .file.display())]
     Unreadable {
@@ -55,7 +60,11 @@ fn find(name: &str, beside: &Path) -> Result<PathBuf, PlanError> {
     if own.is_file() {
         return Ok(own);
     }
-    let shipped = examples.join(if name == TOWN { TOWN_IS } else { name });
+    let shipped = examples.join(match name {
+        TOWN | VPN_TOWN => TOWN_IS,
+        ONE_LINE => ONE_LINE_IS,
+        other => other,
+    });
     if shipped.is_file() {
         return Ok(shipped);
     }
@@ -79,10 +88,15 @@ pub fn plan_text(
         file: file.clone(),
         reason: e.message().to_owned(),
     })?;
-    if name == TOWN {
-        for (key, value) in town() {
-            put(&mut plan, key, value)?;
-        }
+    let own: Vec<(&str, toml::Value)> = match name {
+        TOWN => town().into(),
+        // The lab's authority, which the other example names itself.
+        ONE_LINE => town().into_iter().chain(trusted().map(|key| (key, "lab-ca.pem".into()))).collect(),
+        VPN_TOWN => town().into_iter().chain(vpn(&plan)).collect(),
+        _ => Vec::new(),
+    };
+    for (key, value) in own {
+        put(&mut plan, key, value)?;
     }
     for (key, value) in sets.iter().flat_map(|set| set.iter()) {
         put(&mut plan, key, value.clone())?;
@@ -111,6 +125,56 @@ pub(crate) fn town() -> [(&'static str, toml::Value); 11] {
         ("services.idp.session_idle", "5s".into()),
         ("services.learning.session_idle", "5s".into()),
         ("services.drill.session_idle", "5s".into()),
+    ]
+}
+
+fn trusted() -> [&'static str; 3] {
+    ["services.affairs.health.ca_file", "services.idp.health.ca_file", "services.learning.health.ca_file"]
+}
+
+/// What `vpn-town.toml` sets besides: the third path, its egress address with the service, and the affairs' way over it.
+fn vpn(plan: &toml::Table) -> [(&'static str, toml::Value); 3] {
+    let tunnel = toml::Table::from_iter([
+        ("endpoint".to_owned(), "198.51.100.20:51820".into()),
+        // The example's; the hub of the run puts its own in its place.
+        ("public_key".to_owned(), "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".into()),
+        ("private_key_file".to_owned(), "wireguard.key".into()),
+        ("ipv4".to_owned(), "10.60.1.2/30".into()),
+    ]);
+    let path = toml::Table::from_iter([
+        ("line".to_owned(), "internet".into()),
+        ("kind".to_owned(), "wireguard".into()),
+        ("ipv6".to_owned(), "none".into()),
+        ("nat4".to_owned(), "masquerade".into()),
+        ("resolvers".to_owned(), toml::Value::Array(vec!["10.50.0.53".into()])),
+        ("wireguard".to_owned(), tunnel.into()),
+    ]);
+    let list = |table: &str, key: &str| -> Vec<toml::Value> {
+        let services = plan.get("services").and_then(|services| services.get(table));
+        services
+            .and_then(|service| service.get(key))
+            .and_then(toml::Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let mut registered = list("affairs", "registered_egress");
+    registered.push("198.51.100.11".into());
+    let mut routes: Vec<toml::Value> = plan
+        .get("migration")
+        .and_then(|migration| migration.get("routes"))
+        .and_then(toml::Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    for route in &mut routes {
+        if let Some(route) = route.as_table_mut().filter(|route| route["group"].as_str() == Some("affairs")) {
+            let paths = ["closed", "vpn", "direct"].map(toml::Value::from).to_vec();
+            route.insert("paths".to_owned(), paths.into());
+        }
+    }
+    [
+        ("paths.vpn", path.into()),
+        ("services.affairs.registered_egress", registered.into()),
+        ("migration.routes", routes.into()),
     ]
 }
 

@@ -147,14 +147,16 @@ impl Site {
         lock(&self.illness).clone()
     }
 
-    /// `both`, `closed`, `direct` or `none`.
+    /// `all`, `both` (closed and direct), `closed`, `vpn`, `direct` or `none`.
     pub(crate) fn register(&self, whom: &str) -> Result<()> {
         *lock(&self.registered) = Some(match whom {
+            "all" => vec!["closed", "vpn", "direct", "lte"],
             "both" => vec!["closed", "direct"],
             "closed" => vec!["closed"],
+            "vpn" => vec!["vpn"],
             "direct" => vec!["direct"],
             "none" => Vec::new(),
-            other => bail!("egress must be both, closed, direct or none, not `{other}`"),
+            other => bail!("egress must be all, both, closed, vpn, direct or none, not `{other}`"),
         });
         Ok(())
     }
@@ -164,7 +166,8 @@ impl Site {
             None => "everybody".to_owned(),
             Some([]) => "none".to_owned(),
             Some([one]) => (*one).to_owned(),
-            Some(_) => "both".to_owned(),
+            Some([_, _]) => "both".to_owned(),
+            Some(_) => "all".to_owned(),
         }
     }
 

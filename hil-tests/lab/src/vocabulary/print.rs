@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use super::{AGENT, COMMANDS, DERIVED, MECHANISMS, MetricWord, OPERATORS, STATES, TOWN, events};
+use super::{AGENT, COMMANDS, DERIVED, MECHANISMS, MetricWord, OPERATORS, STATES, TOLD, TOWN, events};
 use crate::load::spec::{COMMON_KEYS, KINDS, Key, LOAD_METRICS, SERVICES};
 use crate::world::params::{BASES, Param, ParamType, params};
 
@@ -49,7 +49,8 @@ pub fn as_text() -> String {
     out.push_str(
         "\nPLAN  [plan] file = ..., set = { \"dotted.key\" = value }\n  \
          file: beside the scenario, or shipped: town.toml (two-line-town.toml with a window that is always open, qualify 5 s,\n  \
-         soak 8 s, drain 30 s, session_idle 5 s), two-line-town.toml\n\n\
+         soak 8 s, drain 30 s, session_idle 5 s), vpn-town.toml (the same with a third path, vpn: a tunnel to the hub),\n  \
+         one-line.toml (one-line-town.toml with those times), two-line-town.toml, one-line-town.toml\n\n\
          LOADS  [[load]]; keys of every load:\n",
     );
     keys(&mut out, COMMON_KEYS);
@@ -74,6 +75,7 @@ pub fn as_text() -> String {
         keys(&mut out, event.keys);
     }
     let _ = writeln!(out, "  states: {}", STATES.join(", "));
+    let _ = writeln!(out, "  kinds: {}", TOLD.join(", "));
     let _ = writeln!(
         out,
         "\nEXPECTATIONS  [[expect]] metric, op ({}), value (within: [low, high]), from, to\n  \
@@ -121,6 +123,7 @@ pub fn as_json() -> Value {
             "by": if COMMANDS.iter().any(|c| c.name == e.name) { "administrator" } else { "town" },
         })).collect::<Vec<_>>(),
         "states": STATES,
+        "kinds": TOLD,
         "operators": OPERATORS,
         "metrics": {
             "load": LOAD_METRICS.iter().map(|m| json!({"metric": format!("<load>.{}", m.name), "unit": m.unit, "meaning": m.meaning})).collect::<Vec<_>>(),

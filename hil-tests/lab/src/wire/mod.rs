@@ -15,13 +15,13 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::capture::{Counts, Pcap, Point, lock, packet};
+use crate::capture::{CLIENT_DSCP, Counts, Pcap, Point, lock, packet};
 use crate::netns::run;
 use crate::nodes::enter;
 use packet_socket::{BATCH, Batch, PacketSocket, Sees};
 pub(crate) use shape::Random;
 pub use shape::{Direction, Pmtu, WireConfig};
-use shape::{Fate, Shaper};
+use shape::{Fate, Kind, Shaper};
 
 /// A raised line between the gateway's port and its peer.
 #[derive(Debug)]
@@ -218,14 +218,20 @@ impl<'a> Loop<'a> {
             let mut pcap = self.shared.capturing.load(Ordering::Relaxed).then(|| lock(&self.shared.pcap));
             let lane = &mut self.lanes[side];
             for (frame, _, _) in self.batch.frames() {
-                match packet::parse(frame) {
-                    Some(seen) => counts.add_seen(&seen),
+                let seen = packet::parse(frame);
+                match &seen {
+                    Some(seen) => counts.add_seen(seen),
                     None => counts.packets += 1,
                 }
+                let kind = seen.map_or_else(Kind::default, |seen| Kind {
+                    far_ipv6: seen.source.is_ipv6() && !packet::is_between_neighbours(frame),
+                    of_client: seen.dscp == CLIENT_DSCP,
+                });
                 if let Some(Some(pcap)) = pcap.as_deref_mut() {
                     pcap.write(frame);
                 }
-                match lane.shaper.admit(&config, lane.direction, frame.len().saturating_sub(14), now) {
+                let length = frame.len().saturating_sub(14);
+                match lane.shaper.admit(&config, lane.direction, (kind, length), now) {
                     Fate::Lost => counts.lost += 1,
                     Fate::TooBig => {
                         counts.lost += 1;

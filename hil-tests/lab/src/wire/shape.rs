@@ -37,6 +37,12 @@ pub struct WireConfig {
     pub rate: u64,
     pub blackhole_up: bool,
     pub blackhole_down: bool,
+    /// Every so manieth packet from the gateway is lost; 0: none for this reason.
+    pub lose_every: u32,
+    /// IPv6 goes no further than the next router.
+    pub ipv6_dead: bool,
+    /// What clients send is lost; the gateway's own packets pass.
+    pub users_lost: bool,
 }
 
 impl Default for WireConfig {
@@ -53,8 +59,20 @@ impl Default for WireConfig {
             rate: 0,
             blackhole_up: false,
             blackhole_down: false,
+            lose_every: 0,
+            ipv6_dead: false,
+            users_lost: false,
         }
     }
+}
+
+/// What a line's faults tell packets apart by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// IPv6 that is not between neighbours.
+    pub(crate) far_ipv6: bool,
+    /// A client sent it.
+    pub(crate) of_client: bool,
 }
 
 /// Longest time that packets queue before a rate limit.
@@ -78,6 +96,8 @@ pub(crate) enum Fate {
 pub(crate) struct Shaper {
     random: Random,
     in_burst: bool,
+    /// For [`WireConfig::lose_every`].
+    count: u32,
     /// When the rate limit's transmitter is free again.
     free_at: Instant,
     /// Nothing that keeps its order leaves before this.
@@ -86,7 +106,7 @@ pub(crate) struct Shaper {
 
 impl Shaper {
     pub(crate) fn new(seed: u64, now: Instant) -> Self {
-        Self { random: Random(seed | 1), in_burst: false, free_at: now, last: now }
+        Self { random: Random(seed | 1), in_burst: false, count: 0, free_at: now, last: now }
     }
 
     /// Decides on a packet of `length` bytes (IP) that arrived at `now`.
@@ -94,14 +114,15 @@ impl Shaper {
         &mut self,
         config: &WireConfig,
         direction: Direction,
-        length: usize,
+        (kind, length): (Kind, usize),
         now: Instant,
     ) -> Fate {
         let blackhole = match direction {
-            Direction::Up => config.blackhole_up,
+            Direction::Up => config.blackhole_up || self.is_one_of(config.lose_every),
             Direction::Down => config.blackhole_down,
         };
-        if blackhole || self.random.hits(config.loss) || self.burst(config.burst_loss) {
+        let by_kind = (config.ipv6_dead && kind.far_ipv6) || (config.users_lost && kind.of_client);
+        if blackhole || by_kind || self.random.hits(config.loss) || self.burst(config.burst_loss) {
             return Fate::Lost;
         }
         if length > config.mtu {
@@ -127,6 +148,12 @@ impl Shaper {
             self.last = at;
         }
         Fate::Leaves(at, self.random.hits(config.duplicate).then_some(at))
+    }
+
+    /// Counts; whether it is the last of `every`.
+    fn is_one_of(&mut self, every: u32) -> bool {
+        self.count = self.count.wrapping_add(1);
+        every > 0 && self.count.is_multiple_of(every)
     }
 
     /// Two-state Gilbert model: everything is lost in a burst; `share` of time is bursts.
@@ -172,12 +199,16 @@ impl Random {
 mod tests {
     use super::*;
 
+    fn packet(length: usize) -> (Kind, usize) {
+        (Kind::default(), length)
+    }
+
     fn lost(config: &WireConfig, packets: usize) -> (usize, usize) {
         let start = Instant::now();
         let mut shaper = Shaper::new(7, start);
         let (mut lost, mut bursts, mut before) = (0, 0, false);
         for _ in 0..packets {
-            let gone = shaper.admit(config, Direction::Up, 100, start) == Fate::Lost;
+            let gone = shaper.admit(config, Direction::Up, packet(100), start) == Fate::Lost;
             lost += usize::from(gone);
             bursts += usize::from(gone && !before);
             before = gone;
@@ -201,7 +232,12 @@ mod tests {
             let mut shaper = Shaper::new(3, start);
             let times: Vec<Instant> = (0..1000)
                 .map(|i| {
-                    match shaper.admit(&config, Direction::Up, 100, start + Duration::from_micros(i * 100)) {
+                    match shaper.admit(
+                        &config,
+                        Direction::Up,
+                        packet(100),
+                        start + Duration::from_micros(i * 100),
+                    ) {
                         Fate::Leaves(at, _) => at,
                         Fate::Lost | Fate::TooBig => panic!("nothing may be lost"),
                     }
@@ -220,7 +256,7 @@ mod tests {
         let mut shaper = Shaper::new(1, start);
         let mut left = 0;
         for _ in 0..200 {
-            if let Fate::Leaves(..) = shaper.admit(&config, Direction::Up, 1000, start) {
+            if let Fate::Leaves(..) = shaper.admit(&config, Direction::Up, packet(1000), start) {
                 left += 1;
             }
         }
@@ -232,8 +268,34 @@ mod tests {
         let now = Instant::now();
         let config = WireConfig { blackhole_up: true, mtu: 1400, ..WireConfig::default() };
         let mut shaper = Shaper::new(1, now);
-        assert_eq!(shaper.admit(&config, Direction::Up, 100, now), Fate::Lost);
-        assert_eq!(shaper.admit(&config, Direction::Down, 1400, now), Fate::Leaves(now, None));
-        assert_eq!(shaper.admit(&config, Direction::Down, 1401, now), Fate::TooBig);
+        assert_eq!(shaper.admit(&config, Direction::Up, packet(100), now), Fate::Lost);
+        assert_eq!(shaper.admit(&config, Direction::Down, packet(1400), now), Fate::Leaves(now, None));
+        assert_eq!(shaper.admit(&config, Direction::Down, packet(1401), now), Fate::TooBig);
+    }
+
+    #[test]
+    fn every_other_packet_is_lost_upwards_only() {
+        let now = Instant::now();
+        let config = WireConfig { lose_every: 2, ..WireConfig::default() };
+        let mut shaper = Shaper::new(1, now);
+        let mut lost = |direction| {
+            (0..100).filter(|_| shaper.admit(&config, direction, packet(100), now) == Fate::Lost).count()
+        };
+        assert_eq!((lost(Direction::Up), lost(Direction::Down)), (50, 0));
+    }
+
+    #[test]
+    fn dead_ipv6_and_lost_users_leave_everything_else_alone() {
+        let now = Instant::now();
+        let far_ipv6 = Kind { far_ipv6: true, of_client: false };
+        let of_client = Kind { far_ipv6: false, of_client: true };
+        for (config, dies, lives) in [
+            (WireConfig { ipv6_dead: true, ..WireConfig::default() }, far_ipv6, of_client),
+            (WireConfig { users_lost: true, ..WireConfig::default() }, of_client, far_ipv6),
+        ] {
+            let mut shaper = Shaper::new(1, now);
+            assert_eq!(shaper.admit(&config, Direction::Up, (dies, 100), now), Fate::Lost);
+            assert_eq!(shaper.admit(&config, Direction::Up, (lives, 100), now), Fate::Leaves(now, None));
+        }
     }
 }

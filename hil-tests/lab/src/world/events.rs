@@ -19,9 +19,11 @@ const fn key(key: &'static str, ty: &'static str, default: &'static str, meaning
     Key { key, ty, default, meaning }
 }
 
-const LINES: &[&str] = &["carrier", "internet"];
+const LINES: &[&str] = &["carrier", "internet", "lte"];
 const SITES: &[&str] = &["affairs", "idp", "learning"];
 const DNS: &[&str] = &["closed", "direct"];
+/// Where somebody translates addresses before the world sees them.
+const EGRESSES: &[&str] = &["carrier", "internet", "hub"];
 
 /// Events that need the gateway's state on a disk of its own, or its wall clock to be one that can be moved.
 pub(crate) const OF_THE_DISK: &[&str] = &["gateway.power-cut", "gateway.disk-full"];
@@ -56,16 +58,51 @@ pub const EVENTS: &[EventInfo] = &[
             key("reorder", "share", "as it was", "share that waits 5 ms longer"),
             key("duplicate", "share", "as it was", "share that arrives twice"),
             key("rate", "bits/s", "as it was", "0 = unlimited"),
+            key(
+                "lose_every",
+                "integer",
+                "as it was",
+                "2 = every other packet from the gateway is lost; 0 = none",
+            ),
         ],
         undone: true,
-        meaning: "the line's quality changes",
+        meaning: "the line's quality changes; mtu with pmtu = silent: packets of more bytes are lost",
+    },
+    EventInfo {
+        name: "line.ipv6-dead",
+        targets: LINES,
+        keys: &[],
+        undone: true,
+        meaning: "IPv6 goes no further than the line's next router, IPv4 works",
+    },
+    EventInfo {
+        name: "line.users-lost",
+        targets: LINES,
+        keys: &[],
+        undone: true,
+        meaning: "the line loses what clients send; everything of the gateway's own passes, its checks included",
+    },
+    EventInfo {
+        name: "line.portal",
+        targets: &["internet"],
+        keys: &[],
+        undone: true,
+        meaning: "captive portal: the provider answers all https itself, 200 and a page of its own, with a certificate \
+                  of its own; echoes and names work",
+    },
+    EventInfo {
+        name: "line.renumber",
+        targets: &["internet"],
+        keys: &[],
+        undone: true,
+        meaning: "the provider gives the line 192.0.2.4/30 (next router 192.0.2.5); the addresses before lead nowhere",
     },
     EventInfo {
         name: "service.ill",
         targets: SITES,
         keys: &[
             key("how", "500 | wrong-body | no-answer | stall | bad-certificate", "500", "its illness"),
-            key("egress", "any | closed | direct", "any", "ill only for clients who come from there"),
+            key("egress", "any | closed | vpn | direct", "any", "ill only for clients who come from there"),
         ],
         undone: true,
         meaning: "a service answers badly; stall = answers above 64 kB stop half way",
@@ -73,16 +110,36 @@ pub const EVENTS: &[EventInfo] = &[
     EventInfo {
         name: "service.register",
         targets: &["affairs"],
-        keys: &[key("egress", "both | closed | direct | none", "both", "whose addresses it admits")],
+        keys: &[key(
+            "egress",
+            "all | both | closed | vpn | direct | none",
+            "all",
+            "whose addresses it admits",
+        )],
         undone: true,
         meaning: "the SaaS changes whom it admits",
     },
     EventInfo {
         name: "egress.change",
-        targets: LINES,
+        targets: EGRESSES,
         keys: &[],
         undone: true,
         meaning: "the line's egress address changes to one that is registered nowhere (NAT upstream)",
+    },
+    EventInfo {
+        name: "egress.pool",
+        targets: LINES,
+        keys: &[],
+        undone: true,
+        meaning: "NAT upstream has a pool: most flows leave by the usual egress address, one in sixteen by one that is \
+                  registered nowhere",
+    },
+    EventInfo {
+        name: "dns.other-site",
+        targets: DNS,
+        keys: &[key("name", "text", "affairs.school.example", "the name that is answered wrongly")],
+        undone: true,
+        meaning: "a path's DNS server gives a name the address of another site, which answers there",
     },
     EventInfo {
         name: "dns.fault",
@@ -111,6 +168,32 @@ pub const EVENTS: &[EventInfo] = &[
         meaning: "the echo service answers nothing",
     },
     EventInfo {
+        name: "hub.silence",
+        targets: &[],
+        keys: &[],
+        undone: true,
+        meaning: "the tunnels' far end hears nothing any more, and nobody is told",
+    },
+    EventInfo {
+        name: "hub.kill",
+        targets: &[],
+        keys: &[],
+        undone: true,
+        meaning: "kill -9 of the tunnel's process at the far end: sessions are lost; undone = it is started again",
+    },
+    EventInfo {
+        name: "hub.move",
+        targets: &[],
+        keys: &[key(
+            "session",
+            "kept | lost",
+            "kept",
+            "lost = another machine with the same key takes over: nothing that it says is understood before a handshake",
+        )],
+        undone: false,
+        meaning: "the hub's address becomes 198.51.100.21, and hub.town.example with it",
+    },
+    EventInfo {
         name: "gateway.flush",
         targets: &["nft", "rules"],
         keys: &[],
@@ -119,7 +202,7 @@ pub const EVENTS: &[EventInfo] = &[
     },
     EventInfo {
         name: "gateway.kill",
-        targets: &["agent", "resolver", "probe"],
+        targets: &["agent", "resolver", "probe", "tunnel"],
         keys: &[],
         undone: false,
         meaning: "kill -9 of a process of the gateway",

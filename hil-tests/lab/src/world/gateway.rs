@@ -62,12 +62,14 @@ pub struct ProcessUsage {
 }
 
 /// The agent and its helpers by the names that /proc shows (15 characters at most).
-const PROCESSES: [&str; 5] =
-    ["seimon-agent", "seimon-resolver", "seimon-probe", "seimon-page", "seimon-tunnel"];
+const PROCESSES: [&str; 5] = ["seimon-agent", "seimon-resolver", "seimon-probe", "seimon-page", TUNNEL];
 
 /// What the gateway has of the kernel's devices when it is switched on.
 const PORTS: [&str; 5] = ["wan1", "wan2", "lan1", "lan2", "lan3"];
 const NO_DISK: &str = "this gateway has no disk of its own";
+const TUNNEL: &str = "seimon-tunnel";
+/// Interface of the hub's end.
+const HUB: &str = "wg-hub";
 
 /// How long a killed process may take to be gone.
 const DEATH: Duration = Duration::from_secs(3);
@@ -271,7 +273,9 @@ impl Gateway {
         if name == PROCESSES[0] {
             return self.kill();
         }
-        let found: Vec<_> = processes().into_iter().filter(|(_, n)| n == name).collect();
+        // The hub's is not the gateway's.
+        let is_ours = |pid: u32| name != TUNNEL || tunnels().any(|(p, end)| p == pid && end != HUB);
+        let found: Vec<_> = processes().into_iter().filter(|(pid, n)| n == name && is_ours(*pid)).collect();
         if found.is_empty() {
             bail!("`{name}` does not run");
         }
@@ -293,7 +297,8 @@ impl Gateway {
     /// kill -9 of the agent and of what it left behind.
     pub fn kill_all(&self) -> Result<()> {
         self.kill()?;
-        for name in &PROCESSES[1..] {
+        // A tunnel's process ends by itself with the agent.
+        for name in PROCESSES[1..].iter().filter(|name| **name != TUNNEL) {
             if processes().iter().any(|(_, n)| n == name) {
                 self.kill_process(name)?;
             }
@@ -359,7 +364,9 @@ impl Gateway {
 
     /// The agent and its helpers.
     pub fn usage(&self) -> Vec<ProcessUsage> {
-        processes().into_iter().filter_map(|(pid, name)| usage(pid, name)).collect()
+        let hubs: Vec<u32> = tunnels().filter(|(_, end)| end == HUB).map(|(pid, _)| pid).collect();
+        let own = processes().into_iter().filter(|(pid, _)| !hubs.contains(pid));
+        own.filter_map(|(pid, name)| usage(pid, name)).collect()
     }
 }
 
@@ -402,6 +409,15 @@ fn processes() -> Vec<(u32, String)> {
         }
     }
     found
+}
+
+/// Processes that carry tunnels, with the interface of each.
+pub(crate) fn tunnels() -> impl Iterator<Item = (u32, String)> {
+    processes().into_iter().filter(|(_, name)| name == TUNNEL).filter_map(|(pid, _)| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let interface = line.split(|byte| *byte == 0).nth(1)?;
+        Some((pid, String::from_utf8_lossy(interface).into_owned()))
+    })
 }
 
 /// The interesting part of /proc/PID/stat.

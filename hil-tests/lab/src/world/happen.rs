@@ -12,7 +12,7 @@ use super::versions::Writer;
 use super::{Happening, World, clock};
 use crate::capture::lock;
 use crate::servers::site::Illness;
-use crate::servers::{DnsFault, affairs_addresses};
+use crate::servers::{DnsFault, HUB_NAME, affairs_addresses, other_site};
 use crate::wire::WireConfig;
 use crate::world::params::parse_duration;
 
@@ -31,12 +31,16 @@ enum Step {
     Register(String),
     Egress(String),
     DnsFault(String, Option<DnsFault>),
-    Affairs(Vec<std::net::IpAddr>),
+    Name(String, String, Vec<std::net::IpAddr>),
+    Portal,
+    Renumber,
     Echo,
     Power,
     Disk,
     /// Seconds that it was ahead before.
     Clock(i64),
+    HubSilence,
+    HubProcess,
 }
 
 impl Happening {
@@ -122,6 +126,9 @@ impl Happening {
         if let Some(rate) = self.number("rate")? {
             config.rate = rate as u64;
         }
+        if let Some(every) = self.number("lose_every")? {
+            config.lose_every = every as u32;
+        }
         Ok(config)
     }
 }
@@ -139,7 +146,7 @@ impl World {
                 self.wire(target)?.cut()?;
                 Step::Mend(target.to_owned())
             }
-            "line.blackhole" | "line.set" => {
+            "line.blackhole" | "line.set" | "line.ipv6-dead" | "line.users-lost" => {
                 let wire = self.wire(target)?;
                 let before = wire.config();
                 let mut config = happening.line_config(before.clone())?;
@@ -152,6 +159,8 @@ impl World {
                             other => bail!("direction must be both, up or down, not `{other}`"),
                         };
                 }
+                config.ipv6_dead |= happening.what == "line.ipv6-dead";
+                config.users_lost |= happening.what == "line.users-lost";
                 wire.set(config);
                 Step::Wire(target.to_owned(), before)
             }
@@ -160,8 +169,8 @@ impl World {
                 let before = site.current_illness();
                 let path = match happening.word("egress", "any")?.as_str() {
                     "any" => None,
-                    path @ ("closed" | "direct") => Some(path.to_owned()),
-                    other => bail!("egress must be any, closed or direct, not `{other}`"),
+                    path @ ("closed" | "vpn" | "direct") => Some(path.to_owned()),
+                    other => bail!("egress must be any, closed, vpn or direct, not `{other}`"),
                 };
                 site.set_illness(Some((Illness::from_word(&happening.word("how", "500")?)?, path)));
                 Step::Illness(target.to_owned(), before)
@@ -169,12 +178,30 @@ impl World {
             "service.register" => {
                 let site = self.site(target)?;
                 let before = site.registered();
-                site.register(&happening.word("egress", "both")?)?;
+                site.register(&happening.word("egress", "all")?)?;
                 Step::Register(before)
             }
             "egress.change" => {
                 town::egress(&self.town, target, Egress::Foreign)?;
                 Step::Egress(target.to_owned())
+            }
+            "egress.pool" => {
+                town::egress(&self.town, target, Egress::Pool)?;
+                Step::Egress(target.to_owned())
+            }
+            "line.portal" => {
+                town::portal(&self.town, true)?;
+                Step::Portal
+            }
+            "line.renumber" => {
+                town::renumber(&self.town, true)?;
+                Step::Renumber
+            }
+            "dns.other-site" => {
+                let name = happening.word("name", "affairs.school.example")?;
+                let before = self.servers.set_name(target, &name, other_site()?);
+                let before = before.with_context(|| format!("this DNS server knows no `{name}`"))?;
+                Step::Name(target.to_owned(), name, before)
             }
             "dns.fault" => {
                 let view = self.servers.views.get(target).context("no such DNS view")?;
@@ -185,11 +212,35 @@ impl World {
             "dns.affairs" => {
                 let addresses = affairs_addresses(&happening.word("answer", "public")?)?;
                 let before = self.servers.set_name("closed", "affairs.school.example", addresses);
-                Step::Affairs(before.unwrap_or_default())
+                Step::Name("closed".into(), "affairs.school.example".into(), before.unwrap_or_default())
             }
             "echo.fault" => {
                 self.servers.echo_silent.store(true, Ordering::Relaxed);
                 Step::Echo
+            }
+            "hub.silence" => {
+                self.hub()?.set_silent(true)?;
+                Step::HubSilence
+            }
+            "hub.kill" => {
+                self.hub()?.kill()?;
+                Step::HubProcess
+            }
+            "hub.move" => {
+                let hub = self.hub()?;
+                match happening.word("session", "kept")?.as_str() {
+                    "kept" => hub.move_away()?,
+                    // First, or what it still says from the new address would be followed.
+                    "lost" => {
+                        hub.kill()?;
+                        hub.move_away()?;
+                        hub.raise()?;
+                    }
+                    other => bail!("session must be kept or lost, not `{other}`"),
+                }
+                let moved = vec![town::HUB_MOVED.parse()?];
+                self.servers.set_name("direct", HUB_NAME, moved);
+                return Ok(Undo::default());
             }
             "gateway.flush" => {
                 self.flush(target)?;
@@ -275,10 +326,12 @@ impl World {
                 *lock(&self.servers.views.get(view.as_str()).context("no such DNS view")?.fault) = before;
                 Ok(())
             }
-            Step::Affairs(addresses) => {
-                self.servers.set_name("closed", "affairs.school.example", addresses);
+            Step::Name(view, name, addresses) => {
+                self.servers.set_name(&view, &name, addresses);
                 Ok(())
             }
+            Step::Portal => town::portal(&self.town, false),
+            Step::Renumber => town::renumber(&self.town, false),
             Step::Echo => {
                 self.servers.echo_silent.store(false, Ordering::Relaxed);
                 Ok(())
@@ -286,6 +339,8 @@ impl World {
             Step::Power => self.gateway()?.start(AGENT),
             Step::Disk => self.gateway()?.free_disk(),
             Step::Clock(before) => self.gateway()?.clock()?.set_ahead(before),
+            Step::HubSilence => self.hub()?.set_silent(false),
+            Step::HubProcess => self.hub()?.raise(),
         }
     }
 }

@@ -25,6 +25,7 @@ mod clock;
 pub mod events;
 pub mod gateway;
 mod happen;
+pub mod hub;
 pub mod params;
 mod power;
 pub(crate) mod town;
@@ -47,6 +48,7 @@ use crate::servers::site::Site;
 use crate::wire::Wire;
 use gateway::{Gateway, GatewayConfig};
 pub use happen::Undo;
+use hub::Hub;
 use town::{STATIC_GATEWAY, Town};
 
 /// A raised town. Dropping it stops its threads and removes its namespaces.
@@ -56,6 +58,8 @@ pub struct World {
     seed: u64,
     loads: Mutex<BTreeMap<String, Load>>,
     gateway: OnceLock<Gateway>,
+    /// After the gateway: its process must not be taken for one of the gateway's.
+    hub: OnceLock<Hub>,
     servers: Servers,
     town: Town,
 }
@@ -106,7 +110,15 @@ impl World {
         let start = Instant::now();
         let town = town::raise(topology, seed, start)?;
         let servers = Servers::raise(&town, topology, start)?;
-        Ok(Self { start, seed, loads: Mutex::default(), gateway: OnceLock::new(), servers, town })
+        Ok(Self {
+            start,
+            seed,
+            loads: Mutex::default(),
+            gateway: OnceLock::new(),
+            hub: OnceLock::new(),
+            servers,
+            town,
+        })
     }
 
     /// Time on the clock of all series and metrics; it began when the raising did.
@@ -128,11 +140,33 @@ impl World {
         gw.nft(STATIC_GATEWAY.1)
     }
 
-    /// Prepares the gateway's directories for the agent; start it by [`Gateway::start`].
-    pub fn use_agent(&self, config: GatewayConfig) -> Result<()> {
+    /// Prepares the gateway's directories for the agent; start it by [`Gateway::start`]. Where the plan has a tunnel, the hub
+    /// begins, and its key takes the place of the example's.
+    pub fn use_agent(&self, mut config: GatewayConfig) -> Result<()> {
         let node = std::sync::Arc::clone(self.town.node("gw")?);
+        let hub = Hub::for_plan(self.town.node("hub")?, &config.plan)?;
+        if let Some(hub) = &hub {
+            config.plan = hub.fill_in(&config.plan);
+        }
+        let program = config.agent.with_file_name("seimon-tunnel");
         let gateway = Gateway::new(node, config, &self.servers.authority.pem())?;
+        if let Some(hub) = hub {
+            hub.begin(&program, &gateway.directory().join("state")).context("the hub could not be raised")?;
+            let _only_one = self.hub.set(hub);
+        }
         self.gateway.set(gateway).map_err(|_| anyhow!("this town has its agent already"))
+    }
+
+    /// The far end of the plan's tunnel; an error where the plan has none.
+    pub fn hub(&self) -> Result<&Hub> {
+        self.hub
+            .get()
+            .ok_or_else(|| anyhow!("the plan of this town's gateway has no tunnel, so there is no hub"))
+    }
+
+    /// A plan's text as this town's gateway is to have it.
+    pub(crate) fn fill_in(&self, plan: &str) -> String {
+        self.hub.get().map_or_else(|| plan.to_owned(), |hub| hub.fill_in(plan))
     }
 
     /// From now on these flows between zones are no leaks, and no others.
@@ -191,6 +225,11 @@ impl World {
                 let wire = self.town.wires.get(line)?;
                 of(wire.up(), "inside")? + of(wire.down(), "inside")?
             }
+            ["wan", line, "ipv6"] => of(self.town.wires.get(line)?.up(), "ipv6")?,
+            ["wan", line, "lost"] => {
+                let wire = self.town.wires.get(line)?;
+                of(wire.up(), "lost")? + of(wire.down(), "lost")?
+            }
             ["zone", zone, "tx"] => of(&self.town.taps.get(zone)?.tx, "packets")?,
             ["zone", zone, "rx"] => of(&self.town.taps.get(zone)?.rx, "packets")?,
             ["zone", zone, "tx", field] => of(&self.town.taps.get(zone)?.tx, field)?,
@@ -230,7 +269,10 @@ impl World {
 
     /// The line between `gw` and its peer: `carrier` or `internet`.
     pub fn wire(&self, line: &str) -> Result<&Wire> {
-        self.town.wires.get(line).with_context(|| format!("no line `{line}`; there are carrier, internet"))
+        self.town.wires.get(line).with_context(|| {
+            let lines = self.town.wires.keys().copied().collect::<Vec<_>>().join(", ");
+            format!("this town has no line `{line}`; it has {lines}")
+        })
     }
 
     /// Begins writing everything at a point (`wan.internet`, `wan.carrier`) to a pcap file.
@@ -263,7 +305,7 @@ pub fn capture_metrics() -> Vec<MetricInfo> {
     let mut add = |name: String, unit, meaning| {
         all.push(MetricInfo { name: Box::leak(name.into_boxed_str()), unit, meaning })
     };
-    for line in ["carrier", "internet"] {
+    for line in ["carrier", "internet", "lte"] {
         for way in ["tx", "rx"] {
             for (field, unit, meaning) in POINT_FIELDS {
                 add(format!("wan.{line}.{way}.{field}"), unit, meaning);
@@ -272,6 +314,8 @@ pub fn capture_metrics() -> Vec<MetricInfo> {
         add(format!("wan.{line}.tx"), "count", "frames from the gateway to the line");
         add(format!("wan.{line}.rx"), "count", "frames from the line to the gateway");
         add(format!("wan.{line}.inside"), "count", "packets on the line, either way, with an inside address");
+        add(format!("wan.{line}.ipv6"), "count", "IPv6 packets that the gateway sent to the line");
+        add(format!("wan.{line}.lost"), "count", "packets that the line lost, either way");
         add(format!("wan.{line}.forwarded"), "count", "packets of clients that the gateway sent to the line");
     }
     let zones = town::zones();

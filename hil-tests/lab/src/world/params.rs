@@ -48,8 +48,8 @@ pub const BASES: &[Base] = &[
     },
     Base {
         name: "one-line-town",
-        meaning: "only the internet line; the closed path is a tunnel over it: not supported by this version",
-        supported: false,
+        meaning: "only the internet line; the closed path is a tunnel over it to the hub, and shares its fate",
+        supported: true,
     },
 ];
 
@@ -144,10 +144,23 @@ const TOWN: &[Param] = &[
         meaning: "time to live of the DNS servers' answers, in seconds",
     },
     Param {
+        id: "lines.lte",
+        ty: ParamType::Word(&["absent", "present"]),
+        default: "absent",
+        meaning: "a mobile modem at the gateway's port USB1 (192.0.2.130/30, next router .129), 50 Mbit/s",
+    },
+    Param {
+        id: "cdn.learning",
+        ty: ParamType::Word(&["one", "by-path"]),
+        default: "one",
+        meaning: "learning.school.example has one address, or another on each path (IPv4 only) that serves only who comes \
+                  by that path",
+    },
+    Param {
         id: "saas.registered",
-        ty: ParamType::Word(&["both", "closed", "direct", "none"]),
-        default: "both",
-        meaning: "whose egress addresses the school-affairs SaaS admits",
+        ty: ParamType::Word(&["all", "both", "closed", "vpn", "direct", "none"]),
+        default: "all",
+        meaning: "whose egress addresses the school-affairs SaaS admits; both = closed and direct",
     },
     Param {
         id: "zones.affairs.clients",
@@ -167,9 +180,16 @@ const TOWN: &[Param] = &[
 pub fn params(base: &str) -> Vec<Param> {
     match base {
         "two-line-town" => CARRIER.into_iter().chain(INTERNET).chain(TOWN.iter().copied()).collect(),
+        // The tunnel to the hub carries no IPv6.
+        ONE_LINE => INTERNET
+            .into_iter()
+            .chain(TOWN.iter().copied().filter(|param| param.id != "paths.closed.ipv6"))
+            .collect(),
         _ => Vec::new(),
     }
 }
+
+const ONE_LINE: &str = "one-line-town";
 
 /// A town's parameters: the defaults, with what a scenario sets.
 #[derive(Clone, Debug)]
@@ -217,6 +237,11 @@ impl Topology {
 
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Whether the school has this line.
+    pub(crate) fn has_line(&self, line: &str) -> bool {
+        line != "carrier" || self.base != ONE_LINE
     }
 
     pub(crate) fn integer(&self, id: &str) -> i64 {
@@ -324,9 +349,11 @@ mod tests {
     }
 
     #[test]
-    fn the_tunnel_town_is_refused_clearly() {
-        let refused = Topology::new("one-line-town").unwrap_err().to_string();
-        assert!(refused.contains("cannot raise `one-line-town` yet"), "{refused}");
-        assert!(refused.contains("play in two-line-town"), "says what to do: {refused}");
+    fn the_town_with_one_line_has_no_parameters_of_the_other() {
+        let mut town = Topology::new("one-line-town").unwrap();
+        assert!(town.has_line("internet") && !town.has_line("carrier"));
+        let refused = town.set("lines.carrier.mtu", &toml::Value::Integer(1400)).unwrap_err().to_string();
+        assert!(refused.contains("no parameter of `one-line-town`"), "{refused}");
+        assert!(town.set("lines.internet.mtu", &toml::Value::Integer(1400)).is_ok());
     }
 }

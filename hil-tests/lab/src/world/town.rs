@@ -1,10 +1,14 @@
-//! Raising the two-line town: namespaces, links, addresses, routes.
+//! Raising the town: namespaces, links, addresses, routes.
 //!
 //! ```text
 //! affairs ─lan1┐                ┌wan1 ═carrier═ ce ── core ── hall ─┐
 //! learning lan2├───── gw ───────┤                    (DNS, files)   ├─ inet (SaaS, IdP, www, DNS, echo, drill)
-//! printers lan3┘                └wan2 ═internet═ isp ───────────────┘
+//! printers lan3┘                │                            hub ───┤
+//!                               └wan2 ═internet═ isp ───────────────┘
 //! ```
+//! The hub is the far end of tunnels ([`super::hub`]); a private link joins it with the town hall. In `one-line-town` there
+//! is no carrier's line: the tunnel is the closed path, and leaves by the town hall's own egress address.
+//! With `lines.lte = "present"` a modem besides: gw ─usb1 ═lte═ mobile ── inet. In the hall there is a web proxy, 10.50.0.80:8080.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,16 +26,25 @@ use crate::nodes::Node;
 use crate::wire::{Pmtu, Wire, WireConfig};
 
 /// Nodes in the order of their raising.
-const NODES: [&str; 10] =
-    ["gw", "wires", "ce", "core", "hall", "isp", "inet", "affairs", "learning", "printers"];
+const NODES: [&str; 11] =
+    ["gw", "wires", "ce", "core", "hall", "hub", "isp", "inet", "affairs", "learning", "printers"];
+
+/// The mobile network's router, in towns that have one.
+const MOBILE: &str = "mobile";
 
 /// Egress address → path, as the outside world sees it.
 pub(crate) fn path_of(address: IpAddr) -> &'static str {
     const CLOSED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+    const VPN: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
     const DIRECT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+    const LTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 130);
+    /// After the line was given other addresses.
+    const RENUMBERED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 6);
     match address.to_canonical() {
         IpAddr::V4(CLOSED) => "closed",
-        IpAddr::V4(DIRECT) => "direct",
+        IpAddr::V4(VPN) => "vpn",
+        IpAddr::V4(DIRECT | RENUMBERED) => "direct",
+        IpAddr::V4(LTE) => "lte",
         IpAddr::V6(a) if a.segments()[..4] == [0x2001, 0xdb8, 1, 0] => "closed",
         IpAddr::V6(a) if a == Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 2) => "direct",
         IpAddr::V4(_) | IpAddr::V6(_) => "other",
@@ -57,7 +70,10 @@ pub(crate) struct Town {
     /// Flows between zones that are no leaks.
     pub(crate) permitted: Permitted,
     pub(crate) devices: BTreeMap<&'static str, Vec<Device>>,
+    /// There is no carrier's line.
+    pub(crate) one_line: bool,
     pub(crate) nodes: BTreeMap<&'static str, Arc<Node>>,
+    pub(crate) has_ipv6_on_internet: bool,
 }
 
 impl Town {
@@ -89,7 +105,8 @@ fn permitted() -> Vec<PermittedFlow> {
 /// Raises everything but servers and the gateway's own configuration.
 pub(crate) fn raise(topology: &Topology, seed: u64, start: Instant) -> Result<Town> {
     let mut nodes = BTreeMap::new();
-    for name in NODES {
+    let has_lte = topology.word("lines.lte") == "present";
+    for name in NODES.into_iter().chain(has_lte.then_some(MOBILE)) {
         nodes.insert(name, Arc::new(Node::raise(name)?));
     }
     let permitted = Arc::new(Mutex::new(permitted()));
@@ -98,26 +115,68 @@ pub(crate) fn raise(topology: &Topology, seed: u64, start: Instant) -> Result<To
         taps: BTreeMap::new(),
         permitted: Arc::clone(&permitted),
         devices: BTreeMap::new(),
+        one_line: !topology.has_line("carrier"),
         nodes,
+        has_ipv6_on_internet: topology.word("paths.direct.ipv6") == "nat66",
     };
     settings(&town)?;
     feed("ip", &["-batch", "-"], LINKS).context("cannot make the town's links")?;
     town.node("wires")?.ip(WIRES)?;
+    if has_lte {
+        modem(&town)?;
+    }
     offloads(&town)?;
     upstream(&town, topology)?;
     let devices = schools(&town, topology)?;
     let mut wires = BTreeMap::new();
-    for (line, ends) in [("carrier", ["carrier0", "carrier1"]), ("internet", ["internet0", "internet1"])] {
+    let lines = [("carrier", ["carrier0", "carrier1"]), ("internet", ["internet0", "internet1"])];
+    for (line, ends) in lines.into_iter().filter(|(line, _)| topology.has_line(line)) {
         let seed = seed ^ line.bytes().fold(0, |sum, byte| (sum << 7) + u64::from(byte));
         wires
             .insert(line, Wire::raise("wires", ends[0], ends[1], line_config(topology, line)?, seed, start)?);
+    }
+    if has_lte {
+        wires.insert("lte", Wire::raise("wires", "lte0", "lte1", modem_config(), seed ^ 0x17e, start)?);
     }
     let all = zones();
     let mut taps = BTreeMap::new();
     for zone in &all {
         taps.insert(zone.name, Tap::raise(zone.name, "port", zone, &all, Arc::clone(&permitted), start)?);
     }
-    Ok(Town { wires, taps, permitted, devices, nodes: town.nodes })
+    Ok(Town { wires, taps, permitted, devices, ..town })
+}
+
+/// A modem at the gateway and the mobile network behind it: 192.0.2.128/30, to the internet without any NAT.
+fn modem(town: &Town) -> Result<()> {
+    feed(
+        "ip",
+        &["-batch", "-"],
+        "link add usb1 netns gw type veth peer name lte0 netns wires\n\
+         link add line netns mobile type veth peer name lte1 netns wires\n\
+         link add inet netns mobile type veth peer name mobile netns inet\n",
+    )
+    .context("cannot make the modem's links")?;
+    town.node("wires")?.ip("link set lte0 arp off up\nlink set lte1 arp off up\n")?;
+    let mobile = town.node(MOBILE)?;
+    mobile.sysctl(&[
+        ("ipv4/ip_forward", "1"),
+        ("ipv4/conf/all/rp_filter", "0"),
+        ("ipv4/conf/default/rp_filter", "0"),
+    ])?;
+    mobile.ip("addr add 192.0.2.129/30 dev line\nlink set line up\naddr add 198.18.0.6/30 dev inet\n\
+         link set inet up\nroute add default via 198.18.0.5\n")?;
+    town.node("inet")?.ip(
+        "addr add 198.18.0.5/30 dev mobile\nlink set mobile up\nroute add 192.0.2.128/30 via 198.18.0.6\n",
+    )?;
+    for (node, interface) in [("gw", "usb1"), (MOBILE, "line"), ("wires", "lte0"), ("wires", "lte1")] {
+        plain_frames(town, node, interface)?;
+    }
+    Ok(())
+}
+
+/// As mobile lines are: some 30 ms away, 50 Mbit/s.
+fn modem_config() -> WireConfig {
+    WireConfig { delay: std::time::Duration::from_millis(15), rate: 50_000_000, ..WireConfig::default() }
 }
 
 fn line_config(topology: &Topology, line: &str) -> Result<WireConfig> {
@@ -132,8 +191,7 @@ fn line_config(topology: &Topology, line: &str) -> Result<WireConfig> {
         reorder: topology.share(&id("reorder")),
         duplicate: topology.share(&id("duplicate")),
         rate: u64::try_from(topology.integer(&id("rate")))?,
-        blackhole_up: false,
-        blackhole_down: false,
+        ..WireConfig::default()
     })
 }
 
@@ -147,12 +205,12 @@ pub(crate) fn pmtu(word: &str) -> Result<Pmtu> {
 
 /// Before links exist, so that new interfaces inherit it.
 fn settings(town: &Town) -> Result<()> {
-    for name in ["ce", "core", "hall", "isp", "inet", "affairs", "learning", "printers"] {
+    for name in ["ce", "core", "hall", "hub", "isp", "inet", "affairs", "learning", "printers"] {
         // Addresses are known to be unique: no second of silence before they may be used.
         town.node(name)?
             .sysctl(&[("ipv6/conf/all/accept_dad", "0"), ("ipv6/conf/default/accept_dad", "0")])?;
     }
-    for name in ["ce", "core", "hall", "isp", "inet"] {
+    for name in ["ce", "core", "hall", "hub", "isp", "inet"] {
         town.node(name)?.sysctl(&[
             ("ipv4/ip_forward", "1"),
             ("ipv6/conf/all/forwarding", "1"),
@@ -194,6 +252,8 @@ link add core netns ce type veth peer name ce netns core
 link add hall netns core type veth peer name core netns hall
 link add inet netns hall type veth peer name hall netns inet
 link add inet netns isp type veth peer name isp netns inet
+link add inet netns hub type veth peer name hub netns inet
+link add hall netns hub type veth peer name hub netns hall
 ";
 
 const WIRES: &str = "\
@@ -216,14 +276,19 @@ fn offloads(town: &Town) -> Result<()> {
         ("wires", "internet1"),
     ];
     for (node, interface) in ends {
-        let mut command: Command = town.node(node)?.command("ethtool");
-        let done = command
-            .args(["-K", interface, "tso", "off", "gso", "off", "gro", "off", "tx", "off"])
-            .output()
-            .context("cannot run ethtool")?;
-        if !done.status.success() {
-            bail!("ethtool on {node}/{interface}: {}", String::from_utf8_lossy(&done.stderr).trim());
-        }
+        plain_frames(town, node, interface)?;
+    }
+    Ok(())
+}
+
+fn plain_frames(town: &Town, node: &str, interface: &str) -> Result<()> {
+    let mut command: Command = town.node(node)?.command("ethtool");
+    let done = command
+        .args(["-K", interface, "tso", "off", "gso", "off", "gro", "off", "tx", "off"])
+        .output()
+        .context("cannot run ethtool")?;
+    if !done.status.success() {
+        bail!("ethtool on {node}/{interface}: {}", String::from_utf8_lossy(&done.stderr).trim());
     }
     Ok(())
 }
@@ -249,19 +314,31 @@ route add 10.20.0.0/16 via 10.40.0.1
 route add 10.10.0.0/30 via 10.40.0.1
 "
     .to_owned();
+    let one_line = !topology.has_line("carrier");
     let mut hall = "\
 addr add 10.50.0.53/32 dev lo
 addr add 10.50.0.10/32 dev lo
+addr add 10.50.0.80/32 dev lo
 addr add 10.40.0.6/30 dev core
 link set core up
 addr add 198.51.100.10/24 dev inet
 addr add 198.51.100.77/24 dev inet
 link set inet up
+addr add 10.40.0.10/30 dev hub
+link set hub up
+route add 10.60.1.0/24 via 10.40.0.9
 route add default via 198.51.100.1
-route add 10.20.0.0/16 via 10.40.0.5
 route add 10.10.0.0/30 via 10.40.0.5
 "
     .to_owned();
+    // Who has the school behind it.
+    let school = if one_line { "10.40.0.9" } else { "10.40.0.5" };
+    let _ = writeln!(hall, "route add 10.20.0.0/16 via {school}");
+    let hub = format!(
+        "addr add 198.19.0.2/30 dev inet\naddr add {HUB}/32 dev lo\nlink set inet up\n\
+         route add default via 198.19.0.1 src {HUB}\n\
+         addr add 10.40.0.9/30 dev hall\nlink set hall up\nroute add 10.50.0.0/16 via 10.40.0.10\n"
+    );
     let mut isp = "\
 addr add 192.0.2.1/30 dev line
 link set line up
@@ -277,9 +354,18 @@ link set hall up
 addr add 198.18.0.1/30 dev isp
 link set isp up
 route add 192.0.2.0/24 via 198.18.0.2
+addr add 198.19.0.1/30 dev hub
+link set hub up
 "
     .to_owned();
-    for host in [7, 10, 11, 20, 21, 53, 80] {
+    // The hub's addresses: its own, the one it may move to, and those that its users are seen from.
+    for address in [HUB, HUB_MOVED, "198.51.100.11", "198.51.100.78"] {
+        let _ = writeln!(inet, "route add {address}/32 via 198.19.0.2");
+    }
+    if one_line {
+        inet += "route add 198.51.100.10/32 via 198.19.0.2\n";
+    }
+    for host in [7, 10, 11, 20, 21, 22, 30, 31, 53, 80] {
         let _ = writeln!(
             inet,
             "addr add 203.0.113.{host}/32 dev lo\naddr add 2001:db8:113::{host}/128 dev lo nodad"
@@ -299,12 +385,22 @@ route add 192.0.2.0/24 via 198.18.0.2
                  route add 2001:db8:113::/64 via 2001:db8:10::1\nroute add 2001:db8:1::/64 via 2001:db8:e::1\n";
         inet += "addr add 2001:db8:10::1/64 dev hall nodad\nroute add 2001:db8:1::/64 via 2001:db8:10::2\n";
     }
-    for (name, lines) in [("ce", ce), ("core", core), ("hall", hall), ("isp", isp), ("inet", inet)] {
+    for (name, lines) in
+        [("ce", ce), ("core", core), ("hall", hall), ("hub", hub), ("isp", isp), ("inet", inet)]
+    {
         town.node(name)?.ip(&lines)?;
     }
+    if topology.word("cdn.learning") == "by-path" {
+        cdn_edges(town)?;
+    }
     egress(town, "carrier", Egress::Usual)?;
-    egress(town, "internet", Egress::Usual)
+    egress(town, "internet", Egress::Usual)?;
+    egress(town, "hub", Egress::Usual)
 }
+
+/// Where the tunnels' far end is reached, and where after it has moved.
+pub(crate) const HUB: &str = "198.51.100.20";
+pub(crate) const HUB_MOVED: &str = "198.51.100.21";
 
 /// Which source address the world sees of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,6 +408,8 @@ pub(crate) enum Egress {
     Usual,
     /// One that is registered nowhere.
     Foreign,
+    /// The usual one, and for one flow in sixteen the foreign one.
+    Pool,
 }
 
 /// Sets the NAT upstream of a line; applies to new flows.
@@ -319,11 +417,31 @@ pub(crate) fn egress(town: &Town, line: &str, egress: Egress) -> Result<()> {
     let flush = "table inet upstream\ndelete table inet upstream\n";
     let (node, rules) = match line {
         "carrier" => {
-            let address = if egress == Egress::Usual { "198.51.100.10" } else { "198.51.100.77" };
+            let address = match egress {
+                Egress::Usual => "198.51.100.10",
+                Egress::Foreign => "198.51.100.77",
+                Egress::Pool => "numgen random mod 16 map { 0-14 : 198.51.100.10, 15 : 198.51.100.77 }",
+            };
             let from = "{ 10.20.0.0/16, 10.10.0.0/30, 10.40.0.0/16 }";
             ("hall", format!("oifname \"inet\" ip saddr {from} snat ip to {address}"))
         }
+        "hub" => {
+            let address = match egress {
+                Egress::Foreign => "198.51.100.78",
+                Egress::Pool => "numgen random mod 16 map { 0-14 : 198.51.100.11, 15 : 198.51.100.78 }",
+                // Where the tunnel is the only closed path, it leaves by the town hall's address.
+                Egress::Usual if town.one_line => "198.51.100.10",
+                Egress::Usual => "198.51.100.11",
+            };
+            let from = "{ 10.20.0.0/16, 10.60.1.0/24 }";
+            ("hub", format!("oifname \"inet\" ip saddr {from} snat ip to {address}"))
+        }
         _ if egress == Egress::Usual => ("isp", String::new()),
+        _ if egress == Egress::Pool => (
+            "isp",
+            "oifname \"inet\" ip saddr 192.0.2.2 snat ip to numgen random mod 16 map { 0-14 : 192.0.2.2, 15 : 192.0.2.77 }"
+                .to_owned(),
+        ),
         _ => (
             "isp",
             "oifname \"inet\" ip saddr 192.0.2.2 snat ip to 192.0.2.77\n\
@@ -334,6 +452,38 @@ pub(crate) fn egress(town: &Town, line: &str, egress: Egress) -> Result<()> {
     town.node(node)?.nft(&format!(
         "{flush}table inet upstream {{\nchain post {{\ntype nat hook postrouting priority srcnat;\n{rules}\n}}\n}}\n"
     ))
+}
+
+/// The port on the provider's router where a captive portal answers TLS.
+pub(crate) const PORTAL: u16 = 8443;
+
+/// Whether the provider of the internet line answers all of the web itself.
+pub(crate) fn portal(town: &Town, on: bool) -> Result<()> {
+    let rules = if on {
+        format!(
+            "table inet portal {{\nchain pre {{\ntype nat hook prerouting priority dstnat;\n\
+             iifname \"line\" meta nfproto ipv4 tcp dport 443 redirect to :{PORTAL}\n\
+             iifname \"line\" meta nfproto ipv6 tcp dport 443 dnat ip6 to [2001:db8:2::1]:{PORTAL}\n}}\n}}\n"
+        )
+    } else {
+        String::new()
+    };
+    town.node("isp")?.nft(&format!("table inet portal\ndelete table inet portal\n{rules}"))
+}
+
+/// The provider moves the internet line from 192.0.2.0/30 to 192.0.2.4/30, or back.
+pub(crate) fn renumber(town: &Town, to_new: bool) -> Result<()> {
+    let (old, new) = if to_new { ("192.0.2.1", "192.0.2.5") } else { ("192.0.2.5", "192.0.2.1") };
+    town.node("isp")?.ip(&format!("addr del {old}/30 dev line\naddr add {new}/30 dev line\n"))
+}
+
+/// Each path has its own edge of the learning service's CDN, which serves only those who come by that path.
+fn cdn_edges(town: &Town) -> Result<()> {
+    town.node("inet")?.nft(
+        "table inet cdn {\nchain input {\ntype filter hook input priority filter;\n\
+         ip daddr 203.0.113.30 ip saddr != 198.51.100.0/24 drop\n\
+         ip daddr 203.0.113.31 ip saddr != 192.0.2.0/24 drop\n}\n}\n",
+    )
 }
 
 /// The zones' devices.

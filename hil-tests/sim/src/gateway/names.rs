@@ -92,7 +92,9 @@ impl Names {
                     };
                     self.resolver.handle_agent(message, now);
                 }
-                Action::Tell(FromResolver::Hello { .. } | FromResolver::Stats(_)) => {}
+                Action::Tell(
+                    FromResolver::Hello { .. } | FromResolver::Stats(_) | FromResolver::Wpad { .. },
+                ) => {}
             }
         }
     }

@@ -42,6 +42,16 @@ pub struct MigrationRoute {
     /// Who tries a new path first. Absent: everybody moves at once.
     #[serde(default)]
     pub canary: Option<Canary>,
+    /// Paths over emergency lines that this traffic may use while every path above is dead, best first. Empty: none.
+    #[serde(default)]
+    pub emergency: Vec<PathId>,
+}
+
+impl MigrationRoute {
+    /// Every path that this traffic may ever be on: the ordinary ones, then those for emergencies.
+    pub fn all_paths(&self) -> impl Iterator<Item = &PathId> {
+        self.paths.iter().chain(&self.emergency)
+    }
 }
 
 /// The few who try a new path before everybody else does.
@@ -51,6 +61,9 @@ pub struct Canary {
     /// These rooms' clients.
     #[serde(default)]
     pub rooms: Vec<RoomId>,
+    /// And whoever is plugged in, be it through switches, at these ports of the gateway: some of the zone's, not all.
+    #[serde(default)]
+    pub ports: Vec<String>,
     /// And so many in a hundred of the zone's clients, chosen by their hardware addresses: always the same ones.
     #[serde(default)]
     #[schemars(range(max = 99))]

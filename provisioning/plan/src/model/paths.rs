@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LineId, PathId, Prefix, Wireguard, ZoneId};
+use super::{LineId, LineRole, Metered, PathId, Prefix, Wireguard, ZoneId};
 
 /// A physical access: one port with fixed addresses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +31,12 @@ pub struct Line {
     /// Bytes. Default 1500.
     #[serde(default = "default_mtu")]
     pub mtu: u16,
+    /// What it is for. Default: ordinary.
+    #[serde(default)]
+    pub role: LineRole,
+    /// What may be spent on it. Only with `role = "emergency"`; absent: the defaults.
+    #[serde(default)]
+    pub metered: Option<Metered>,
 }
 
 fn default_mtu() -> u16 {

@@ -1,11 +1,13 @@
 //! Prefixes, addresses, next hops, MTUs.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
 use super::{Context, Report};
 use crate::error::text;
+use crate::model::{Line, LineId};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -108,7 +110,7 @@ pub(super) fn overlap(context: &Context<'_>, report: &mut Report<'_>) {
 }
 
 /// Whether a host can have it.
-fn usable(address: IpAddr) -> bool {
+pub(crate) fn usable(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(a) => {
             !a.is_unspecified()
@@ -124,7 +126,7 @@ fn usable(address: IpAddr) -> bool {
 }
 
 /// Whether it is neither the prefix's network nor its broadcast address (nor, for v6, its any-router address).
-fn is_host_of(net: IpNet) -> bool {
+pub(crate) fn is_host_of(net: IpNet) -> bool {
     match net {
         IpNet::V4(net) if net.prefix_len() >= 31 => true,
         IpNet::V4(net) => net.addr() != net.network() && net.addr() != net.broadcast(),
@@ -215,7 +217,7 @@ pub(super) fn address(context: &Context<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn example(net: IpNet) -> IpNet {
+pub(crate) fn example(net: IpNet) -> IpNet {
     let first = match net.network() {
         IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from(u32::from(a).saturating_add(1))),
         IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from(u128::from(a).saturating_add(1))),
@@ -258,7 +260,12 @@ pub(super) fn inside(context: &Context<'_>, report: &mut Report<'_>) {
 
 /// A next hop is in the line's prefix, is not the gateway itself, and comes with an address.
 pub(super) fn gateway(context: &Context<'_>, report: &mut Report<'_>) {
-    for (id, line) in &context.plan.lines {
+    next_hops(&context.plan.lines, report);
+}
+
+/// As [`gateway`], of any plan's lines.
+pub(crate) fn next_hops(lines: &BTreeMap<LineId, Line>, report: &mut Report<'_>) {
+    for (id, line) in lines {
         let families: [(&str, Option<IpNet>, Option<IpAddr>); 2] = [
             ("4", line.ipv4.map(IpNet::V4), line.gateway4.map(IpAddr::V4)),
             ("6", line.ipv6.map(IpNet::V6), line.gateway6.map(IpAddr::V6)),

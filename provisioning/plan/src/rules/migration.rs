@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Context, Report, repeated};
 use crate::error::text;
-use crate::model::{INTERNET_GROUP, Internet, PathKind, PlanDuration};
+use crate::model::{Canary, INTERNET_GROUP, Internet, MigrationRoute, PathKind, PlanDuration};
 
 /// Whatever a zone is permitted to reach has a route.
 pub(super) fn permit_without_route(context: &Context<'_>, report: &mut Report<'_>) {
@@ -180,30 +180,70 @@ pub(super) fn listed_with_internet(context: &Context<'_>, report: &mut Report<'_
     }
 }
 
+/// Ports of the route's own zone, and not all of them: that would be everybody.
+fn canary_ports(
+    context: &Context<'_>,
+    route: &MigrationRoute,
+    canary: &Canary,
+    place: &str,
+    report: &mut Report<'_>,
+) {
+    let Some(zone) = context.plan.zones.get(&route.zone) else { return };
+    for (j, port) in canary.ports.iter().enumerate().filter(|(_, port)| !zone.ports.contains(port)) {
+        report.at(
+            &format!("{place}.ports[{j}]"),
+            text(
+                format!("port `{port}` is none of zone `{}`", route.zone),
+                format!("ポート「{port}」はゾーン「{}」のものではありません", route.zone),
+            ),
+            text(
+                format!("name one of the zone's ports: {}", zone.ports.join(", ")),
+                format!("そのゾーンのポートを書いてください: {}", zone.ports.join("、")),
+            ),
+        );
+    }
+    if !canary.ports.is_empty() && zone.ports.iter().all(|port| canary.ports.contains(port)) {
+        report.at(
+            &format!("{place}.ports"),
+            text(
+                format!("these are all ports of zone `{}`: the canary would be everybody", route.zone),
+                format!("ゾーン「{}」の全ポートです。これでは対象が全員になります", route.zone),
+            ),
+            text(
+                "leave a port out, or name `rooms` or a `share` instead",
+                "ポートを減らすか、代わりに `rooms` か `share` を書いてください",
+            ),
+        );
+    }
+}
+
 /// A canary has somebody in it and not everybody, of the route's zone, and somewhere to try.
 pub(super) fn canary(context: &Context<'_>, report: &mut Report<'_>) {
     let migration = &context.plan.migration;
     for (i, route) in migration.routes.iter().enumerate() {
         let Some(canary) = &route.canary else { continue };
         let place = format!("migration.routes[{i}].canary");
-        if canary.share > 99 || (canary.share == 0 && canary.rooms.is_empty()) {
+        let nobody = canary.share == 0 && canary.rooms.is_empty() && canary.ports.is_empty();
+        if canary.share > 99 || nobody {
             report.at(
                 &place,
                 text(
                     format!(
-                        "a canary of {} % and {} rooms is nobody, or everybody",
+                        "a canary of {} %, {} rooms and {} ports is nobody, or everybody",
                         canary.share,
-                        canary.rooms.len()
+                        canary.rooms.len(),
+                        canary.ports.len()
                     ),
                     format!(
-                        "割合 {} %、部屋 {} か所では、対象が 0 人か全員になります",
+                        "割合 {} %、部屋 {} か所、ポート {} 個では、対象が 0 人か全員になります",
                         canary.share,
-                        canary.rooms.len()
+                        canary.rooms.len(),
+                        canary.ports.len()
                     ),
                 ),
                 text(
-                    "write `share` = 1 to 99, or name `rooms`, or remove the canary",
-                    "`share` を 1〜99 で書くか、`rooms` に部屋を書くか、canary を削除してください",
+                    "write `share` = 1 to 99, or name `rooms` or `ports`, or remove the canary",
+                    "`share` を 1〜99 で書くか、`rooms` に部屋か `ports` にポートを書くか、canary を削除してください",
                 ),
             );
         }
@@ -214,6 +254,7 @@ pub(super) fn canary(context: &Context<'_>, report: &mut Report<'_>) {
                 text("add the path, or remove the canary", "パスを追加するか、canary を削除してください"),
             );
         }
+        canary_ports(context, route, canary, &place, report);
         for (j, id) in canary.rooms.iter().enumerate() {
             if let Some(room) = migration.rooms.get(id).filter(|room| room.zone != route.zone) {
                 report.at(

@@ -1,10 +1,12 @@
 //! The rules across fields: one function a rule, each with a stable id.
 
-mod addresses;
+pub(crate) mod addresses;
 mod calendar;
+mod emergency;
 mod migration;
 mod others;
 mod paths;
+mod proxy;
 mod school;
 mod services;
 
@@ -54,9 +56,22 @@ pub(crate) struct Report<'a> {
     errors: Vec<PlanError>,
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    pub(crate) fn new(source: &'a Source<'a>, tree: &'a Node) -> Self {
+        Self { source, tree, rule: "", errors: Vec::new() }
+    }
+
+    /// The rule that speaks from now on.
+    pub(crate) fn begin(&mut self, rule: &'static str) {
+        self.rule = rule;
+    }
+
+    pub(crate) fn into_errors(self) -> Vec<PlanError> {
+        self.errors
+    }
+
     /// An error at `zones.affairs.ipv4` or `permits[2].to`.
-    fn at(&mut self, path: &str, what: Text, fix: Text) {
+    pub(crate) fn at(&mut self, path: &str, what: Text, fix: Text) {
         self.errors.push(self.source.error(self.tree.locate(path), self.rule, what, fix));
     }
 }
@@ -108,6 +123,8 @@ const RULES: &[Rule] = &[
     Rule { id: "plan/window-never", check: calendar::window_never },
     Rule { id: "plan/freeze", check: calendar::freeze },
     Rule { id: "plan/school", check: school::school },
+    Rule { id: "plan/proxy", check: proxy::proxy },
+    Rule { id: "plan/emergency", check: emergency::emergency },
 ];
 
 /// Rules that are checked before a plan can be read at all.
@@ -141,16 +158,16 @@ pub fn rules() -> impl Iterator<Item = &'static str> {
 }
 
 pub(crate) fn check(context: &Context<'_>, source: &Source<'_>, tree: &Node) -> Vec<PlanError> {
-    let mut report = Report { source, tree, rule: "", errors: Vec::new() };
+    let mut report = Report::new(source, tree);
     for rule in RULES {
-        report.rule = rule.id;
+        report.begin(rule.id);
         (rule.check)(context, &mut report);
     }
-    report.errors
+    report.into_errors()
 }
 
 /// `did you mean` for a reference, or what there is.
-fn suggestion<'w>(written: &str, known: impl IntoIterator<Item = &'w str>) -> Text {
+pub(crate) fn suggestion<'w>(written: &str, known: impl IntoIterator<Item = &'w str>) -> Text {
     let known: Vec<&str> = known.into_iter().collect();
     match nearest(written, known.iter().copied()) {
         Some(meant) => text(format!("did you mean `{meant}`?"), format!("「{meant}」のことですか？")),
@@ -168,7 +185,7 @@ fn suggestion<'w>(written: &str, known: impl IntoIterator<Item = &'w str>) -> Te
 }
 
 /// Index of the first occurrence of each value that comes again, with the index of the later one.
-fn repeated<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<(usize, usize)> {
+pub(crate) fn repeated<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<(usize, usize)> {
     let mut first: BTreeMap<T, usize> = BTreeMap::new();
     let mut repeated = Vec::new();
     for (index, item) in items.into_iter().enumerate() {

@@ -130,6 +130,9 @@ pub(super) fn unknown_reference(context: &Context<'_>, report: &mut Report<'_>) 
             refer(format!("hub.zones[{i}]"), zone, id.as_str(), &zones);
         }
     }
+    for (i, id) in plan.proxy.iter().flat_map(|proxy| &proxy.zones).enumerate() {
+        refer(format!("proxy.zones[{i}]"), zone, id.as_str(), &zones);
+    }
     for (i, forward) in plan.dns.forward.iter().enumerate() {
         if let Some(id) = &forward.path {
             refer(format!("dns.forward[{i}].path"), path, id.as_str(), &paths);
@@ -146,6 +149,9 @@ pub(super) fn unknown_reference(context: &Context<'_>, report: &mut Report<'_>) 
         refer(format!("migration.routes[{i}].group"), group, route.group.as_str(), &groups);
         for (j, id) in route.paths.iter().enumerate() {
             refer(format!("migration.routes[{i}].paths[{j}]"), path, id.as_str(), &paths);
+        }
+        for (j, id) in route.emergency.iter().enumerate() {
+            refer(format!("migration.routes[{i}].emergency[{j}]"), path, id.as_str(), &paths);
         }
         for (j, id) in route.canary.iter().flat_map(|canary| &canary.rooms).enumerate() {
             refer(format!("migration.routes[{i}].canary.rooms[{j}]"), ("room", "部屋"), id.as_str(), &rooms);

@@ -67,7 +67,7 @@ impl Machine {
         }
     }
 
-    /// → RollingBack (dead, ill, or home again), Blocked.
+    /// → RollingBack (dead, ill, home again, or off an emergency line), Blocked.
     fn decide_steady(&mut self, path: PathId, view: &View, now: Instant) {
         if !self.leaves_by_itself() {
             return;
@@ -77,6 +77,12 @@ impl Machine {
             return;
         }
         let soft = Manner::Soft { drain: Timer::new(now, self.config.times.drain.0) };
+        if self.config.is_emergency(&path) {
+            if let Some((back, cause)) = self.way_back(view, now) {
+                self.transition_to_rolling_back(path, back, cause, soft, view, now);
+            }
+            return;
+        }
         if path != self.home {
             let held = self.holds.left(&self.home, now).is_some();
             if !held
@@ -99,6 +105,20 @@ impl Machine {
             let manner = self.manner_of_leaving(&cause, now);
             self.transition_to_rolling_back(path, back, cause, manner, view, now);
         }
+    }
+
+    /// From an emergency line: home, else along the route, as soon as a path is well and not held down.
+    fn way_back(&self, view: &View, now: Instant) -> Option<(PathId, Cause)> {
+        let ready = |path: &&PathId| {
+            self.holds.left(path, now).is_none() && rules::is_worth_returning(&self.config, view, path)
+        };
+        let back = [&self.home].into_iter().chain(&self.config.paths).find(ready)?.clone();
+        let cause = if back == self.home {
+            Cause::HomeAgain { path: back.clone() }
+        } else {
+            Cause::PathBack { path: back.clone() }
+        };
+        Some((back, cause))
     }
 
     /// → Canary or CuttingOver, Steady(from), RollingBack (the current path died), Blocked.
@@ -245,7 +265,9 @@ impl Machine {
 
     /// → Steady(path), RollingBack.
     fn decide_blocked(&mut self, path: PathId, reason: BlockReason, view: &View, now: Instant) {
-        if view.liveness(&path) == Liveness::Up {
+        let is_emergency = self.config.is_emergency(&path);
+        let lives = view.liveness(&path) == Liveness::Up;
+        if lives && !is_emergency {
             self.transition_to_steady(path.clone(), Cause::PathBack { path }, Vec::new(), view, now);
             return;
         }
@@ -254,8 +276,17 @@ impl Machine {
                 let cause = Cause::PathDown { path: path.clone() };
                 self.transition_to_rolling_back(path, to, cause, Manner::Hard, view, now);
             }
-            Err(new) if new != reason => self.transition_to_blocked(path, new, view, now),
-            Err(_) => {}
+            Err(_) if lives => {
+                self.transition_to_steady(path.clone(), Cause::PathBack { path }, Vec::new(), view, now);
+            }
+            Err(new) => {
+                if let Some(to) = rules::last_resort(&self.config, view, &path) {
+                    let cause = Cause::LastResort { path: to.clone() };
+                    self.transition_to_rolling_back(path, to, cause, Manner::Hard, view, now);
+                } else if new != reason {
+                    self.transition_to_blocked(path, new, view, now);
+                }
+            }
         }
     }
 
@@ -292,7 +323,7 @@ impl Machine {
         blamed.is_some()
     }
 
-    /// Away from a dead path: to a living one that is acceptable, or nowhere.
+    /// Away from a dead path: to a living one that is acceptable, else over an emergency line, or nowhere.
     fn flee(&mut self, dead: PathId, prefer: Option<&PathId>, view: &View, now: Instant) {
         match rules::refuge(&self.config, view, &dead, prefer, &self.home) {
             Ok(to) => {
@@ -304,9 +335,18 @@ impl Machine {
                 self.transition_to_rolling_back(dead, to, cause, Manner::Hard, view, now);
             }
             Err(reason) => {
+                if let Some(to) = rules::last_resort(&self.config, view, &dead) {
+                    let failed_move = matches!(self.state, State::CuttingOver { .. } | State::Soaking { .. });
+                    if self.config.paths.contains(&dead) && !failed_move {
+                        self.holds.fail(&dead, self.config.times.hold_down.0, now);
+                    }
+                    let cause = Cause::LastResort { path: to.clone() };
+                    self.transition_to_rolling_back(dead, to, cause, Manner::Hard, view, now);
+                    return;
+                }
                 // Where the traffic is aimed, it stays aimed.
                 let aimed = self.kernel.latest().map(|aim| aim.path.clone());
-                let aimed = aimed.filter(|path| self.config.paths.contains(path));
+                let aimed = aimed.filter(|path| self.config.offers(path));
                 self.transition_to_blocked(aimed.unwrap_or(dead), reason, view, now);
             }
         }
@@ -411,8 +451,12 @@ impl Machine {
 
     fn transition_to_blocked(&mut self, path: PathId, reason: BlockReason, view: &View, now: Instant) {
         let cause = Cause::NoPath { reason: reason.clone() };
-        let acts =
+        // Flows stay: a line that comes back finds them as they were.
+        let mut acts =
             if self.kernel.was_asked_for(&Aim::all(&path)) { Vec::new() } else { vec![Act::SetCurrent] };
+        if self.config.mechanisms.keep_when_blocked == Switch::Off {
+            acts.push(Act::LetGo(path.clone()));
+        }
         self.enter(State::Blocked { path, reason }, cause, acts, view, now);
     }
 

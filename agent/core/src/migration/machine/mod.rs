@@ -162,6 +162,10 @@ impl Machine {
         let timer = |timer: &Timer, reason| timer.until().map(|at| (at, reason));
         let mut timers = Vec::new();
         match &self.state {
+            State::Steady { path } if self.config.is_emergency(path) => {
+                let holds = self.config.paths.iter().filter_map(|path| self.holds.until(path));
+                timers.extend(holds.map(|at| Some((at, Reason::HoldDownOver))));
+            }
             State::Steady { path } if *path != self.home => {
                 timers.push(self.holds.until(&self.home).map(|at| (at, Reason::HoldDownOver)));
             }

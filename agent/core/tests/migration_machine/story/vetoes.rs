@@ -144,3 +144,29 @@ fn every_veto_has_sentences_in_both_languages() {
         assert_eq!(serde_json::from_str::<Veto>(&json).expect("readable"), veto);
     }
 }
+
+#[test]
+fn nothing_moves_past_a_proxy_that_people_use_and_a_move_under_way_is_given_up() {
+    let used = Some(seimon_core::proxy::ProxyUse { clients: 12, flows: 340 });
+    let in_the_way = |vetoes: &[Veto]| {
+        vetoes.iter().any(|veto| matches!(veto, Veto::ProxyInTheWay { clients: 12, flows: 340, .. }))
+    };
+    let mut world = World::new(&["closed", "direct"]);
+    world.path("direct").bypassed = used;
+    let vetoes = world.vetoed();
+    assert!(in_the_way(&vetoes), "{vetoes:?}");
+    let words = vetoes[0].sentence();
+    assert!(
+        words.en.contains("12 clients, 340 flows in the last hour") && words.ja.contains("12 台"),
+        "{words}"
+    );
+    world.path("direct").bypassed = None;
+    world.start().expect("no veto");
+    world.path("direct").bypassed = used;
+    world.look();
+    assert!(world.steady_on("closed"), "{:?}", world.machine.state());
+
+    let mut careless = World::without(|mechanisms| &mut mechanisms.proxy_veto);
+    careless.path("direct").bypassed = used;
+    careless.start().expect("no veto");
+}

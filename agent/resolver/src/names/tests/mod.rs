@@ -13,8 +13,8 @@ use hickory_proto::rr::rdata::{CNAME, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use seimon_board::Instant;
 use seimon_ipc::resolver::{
-    Family6, Forward, FromResolver, NamedService, PathUp, PathView, ResolverConfig, ToResolver, Transport,
-    ZoneView,
+    Family6, Forward, FromResolver, NamedService, OwnName, PathUp, PathView, ResolverConfig, ToResolver,
+    Transport, ZoneView,
 };
 use seimon_plan::{PathId, ZoneId};
 
@@ -75,8 +75,11 @@ fn config() -> ResolverConfig {
             (path("direct"), view("192.0.2.53", 2, Family6::Carried)),
         ]),
         zones: BTreeMap::from([
-            (zone("affairs"), ZoneView { services: services.clone(), forwards: vec![], others: None }),
-            (zone("learning"), ZoneView { services, forwards, others: Some(path("direct")) }),
+            (zone("affairs"), ZoneView { services: services.clone(), ..ZoneView::default() }),
+            (
+                zone("learning"),
+                ZoneView { services, forwards, others: Some(path("direct")), ..ZoneView::default() },
+            ),
         ]),
     }
 }
@@ -192,6 +195,31 @@ impl World {
         self.collect();
         words
     }
+}
+
+#[test]
+fn the_gateways_own_names_are_answered_where_it_has_them_and_who_looks_for_a_pac_file_is_told_once() {
+    let mut world = World::new();
+    let own = OwnName { ipv4: Ipv4Addr::new(10, 20, 2, 1), ipv6: None };
+    world.change(|config| {
+        let view = config.zones.get_mut(&zone("learning")).unwrap();
+        view.own = ["wpad", "wpad.school.local"].map(|name| (name.to_owned(), own.clone())).into();
+    });
+    world.asks.clear();
+    for text in ["wpad", "WPAD.school.local"] {
+        let answer = world.ask("learning", text, RecordType::A);
+        assert_eq!(answer.answers[0].data.ip_addr(), Some(own.ipv4.into()), "{text}");
+        assert!(world.ask("learning", text, RecordType::AAAA).answers.is_empty());
+    }
+    assert!(world.asks.is_empty(), "nobody else is asked");
+    let refused = world.ask("affairs", "wpad", RecordType::A);
+    assert_eq!(refused.metadata.response_code, ResponseCode::Refused);
+    let told =
+        |world: &World| world.binds.iter().filter(|word| matches!(word, FromResolver::Wpad { .. })).count();
+    assert_eq!(told(&world), 1, "the same client each time");
+    world.pass(Duration::from_secs(601));
+    world.ask("affairs", "wpad", RecordType::A);
+    assert_eq!(told(&world), 2);
 }
 
 fn query(text: &str, kind: RecordType) -> Message {

@@ -12,7 +12,10 @@ fn bind_of(
         {
             Some((*ipv4, *ipv6))
         }
-        FromResolver::Bind { .. } | FromResolver::Hello { .. } | FromResolver::Stats(_) => None,
+        FromResolver::Bind { .. }
+        | FromResolver::Hello { .. }
+        | FromResolver::Stats(_)
+        | FromResolver::Wpad { .. } => None,
     })
 }
 
@@ -40,7 +43,7 @@ fn an_inside_address_leaves_only_when_the_current_path_is_in_force() {
             FromResolver::Bind { token, zone: z, path: p, .. } => {
                 Some((token, z == zone("affairs") && p == path("closed")))
             }
-            FromResolver::Hello { .. } | FromResolver::Stats(_) => None,
+            FromResolver::Hello { .. } | FromResolver::Stats(_) | FromResolver::Wpad { .. } => None,
         })
         .collect();
     assert_eq!(tokens.len(), 4);
