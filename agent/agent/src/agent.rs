@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use seimon_board::{Board, Instant, InterfaceName};
 use seimon_core::health::Health;
-use seimon_core::migration::{BootId, Machine, ZoneGroup};
+use seimon_core::migration::{BootId, DiskRoom, Machine, ZoneGroup};
 use seimon_core::network_plan::Generation;
 use seimon_dataplane::Linux;
 use seimon_ipc::control::Bilingual;
@@ -98,6 +98,8 @@ pub(crate) struct Agent {
     pub(crate) housekeeping_at: Instant,
     pub(crate) clock_floor_at: Instant,
     pub(crate) day: Option<Date>,
+    /// As last looked at.
+    pub(crate) disk: DiskRoom,
     pub(crate) announced: bool,
     /// What keeps the kernel from being as planned, as people were told.
     pub(crate) trouble: Option<String>,
@@ -233,6 +235,7 @@ impl Agent {
             housekeeping_at: now.mono,
             clock_floor_at: now.mono,
             day: None,
+            disk: DiskRoom::default(),
             announced: false,
             trouble: None,
             missing: Vec::new(),

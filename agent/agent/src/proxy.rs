@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use seimon_core::health::PathFacts;
 use seimon_core::migration::{Machine, State, ZoneGroup};
 use seimon_core::network_plan::{Flow, PathIndex, ZoneGroupIndex};
 use seimon_core::proxy::{PacFile, Proxied, ProxyUse, Watch};
@@ -15,7 +16,7 @@ use seimon_core::segmentation::zone_of;
 use seimon_core::status::{self, Report};
 use seimon_ipc::control::{Bilingual, ProxyStatus, Response};
 use seimon_ipc::page::{FromPage, ToPage};
-use seimon_plan::{GroupId, Pac, PathId, Proxy, ZoneId};
+use seimon_plan::{GroupId, Pac, PathId, Proxy, ServiceId, ZoneId};
 
 use crate::agent::Agent;
 use crate::clock::Reading;
@@ -118,6 +119,8 @@ impl Agent {
             Some(path) => status::on_emergency_line(zone_group, path),
             None => status::report(zone_group, machine.state(), machine.home()),
         };
+        let ill = self.ill(zone_group, machine.current(), now);
+        let report = status::with_ill(report, zone_group, machine.state(), &ill);
         let Some((_, over)) = self.proxy() else { return report };
         // On the proxy's own path everybody is seen from the same place.
         if machine.current() == over {
@@ -131,6 +134,12 @@ impl Agent {
             }
         }
         status::with_proxy(report, &zone_group.zone, used)
+    }
+
+    /// Services of the group that are known not to work over `path`.
+    fn ill(&self, zone_group: &ZoneGroup, path: &PathId, now: Reading) -> Vec<ServiceId> {
+        let view = self.view(zone_group, now);
+        view.paths.get(path).into_iter().flat_map(PathFacts::ill).cloned().collect()
     }
 
     /// Groups that the zone's browsers are to reach directly: those whose new flows take another path than the proxy's.

@@ -22,6 +22,7 @@ const NAMES: &[&str] = &[
     "canary",
     "checkpoint",
     "clock-floor",
+    "disk-veto",
     "egress-veto",
     "emergency",
     "families-apart",
@@ -37,6 +38,7 @@ const NAMES: &[&str] = &[
     "proxy-veto",
     "rate-cap",
     "reobserve",
+    "reserve",
     "reset",
     "roaming",
     "rollback",
@@ -88,6 +90,7 @@ impl Sabotage {
             keep_when_blocked: switch("keep-when-blocked"),
             proxy_veto: switch("proxy-veto"),
             emergency: switch("emergency"),
+            disk_veto: switch("disk-veto"),
         }
     }
 
@@ -98,7 +101,11 @@ impl Sabotage {
         folder: &std::path::Path,
         machine: &str,
     ) -> Result<seimon_journal::Opened, seimon_journal::OpenError> {
-        let without = seimon_journal::Without { sync: self.off("sync"), lock: self.off("alone") };
+        let without = seimon_journal::Without {
+            sync: self.off("sync"),
+            lock: self.off("alone"),
+            reserve: self.off("reserve"),
+        };
         seimon_journal::Journal::open_without(folder, machine, without)
     }
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use seimon_core::line_use::{Day, Ledger};
 use seimon_core::metering::{Meter, MeteredDay};
-use seimon_core::migration::{Checkpoint, ZoneGroup};
+use seimon_core::migration::{Checkpoint, DiskRoom, ZoneGroup};
 use seimon_core::network_plan::{Allocation, Generation};
 use seimon_ipc::control::Bilingual;
 use seimon_journal::{Journal, Note, Opened};
@@ -20,6 +20,8 @@ use crate::sabotage::Sabotage;
 
 /// Compacted when larger than this, in bytes.
 const COMPACT_ABOVE: u64 = 512 * 1024;
+/// Free space, in bytes, below which nothing begins: about what a compaction and a day in a soak take.
+const ROOM_FOR_A_MOVE: u64 = 2 * COMPACT_ABOVE;
 
 /// The plan that was last verified, with what is needed to parse it again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +62,14 @@ enum Record {
 
 impl Record {
     const KIND: u16 = 1;
+
+    /// Nobody loses a connection, nor the way back, for want of it.
+    const fn can_wait(&self) -> bool {
+        match self {
+            Self::ClockFloor { .. } | Self::Metered(_) | Self::LineDay { .. } => true,
+            Self::Plan(_) | Self::Allocation(_) | Self::Checkpoint(_) | Self::EventNumbers { .. } => false,
+        }
+    }
 }
 
 /// The remembered state, and the journal that it lives in.
@@ -122,6 +132,14 @@ impl Store {
         self.clock_floor.and_then(|ms| Timestamp::from_millisecond(ms).ok())
     }
 
+    /// Whether a move has room to be written down. A disk that does not say is asked by writing to it.
+    pub(crate) fn room(&mut self) -> DiskRoom {
+        match self.journal.free() {
+            Ok(free) if free < ROOM_FOR_A_MOVE => DiskRoom::Short,
+            Ok(_) | Err(_) => DiskRoom::Enough,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> u64 {
         self.journal.bytes()
     }
@@ -143,6 +161,9 @@ impl Store {
 
     /// On disk, synced, when this returns.
     fn append(&mut self, record: Record) -> Result<()> {
+        if record.can_wait() && self.room() == DiskRoom::Short {
+            anyhow::bail!("the disk is full: what is set aside is kept for what leads back");
+        }
         let payload = serde_json::to_vec(&record).context("record")?;
         self.journal.append(Record::KIND, &payload).context("the journal")?;
         self.remember(record);

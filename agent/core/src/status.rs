@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Display};
 
+use seimon_plan::ServiceId;
 use serde::{Deserialize, Serialize};
 
 use crate::health::{Ailment, HealthEvent, Liveness, ServiceVerdict};
@@ -241,6 +242,43 @@ pub fn on_emergency_line(zone_group: &ZoneGroup, path: &seimon_plan::PathId) -> 
     )
 }
 
+/// The same report where these services are known not to work over the group's path; nothing changes where there are none.
+pub fn with_ill(report: Report, zone_group: &ZoneGroup, state: &State, services: &[ServiceId]) -> Report {
+    if services.is_empty() {
+        return report;
+    }
+    let ZoneGroup { zone, group } = zone_group;
+    let (names_ja, names_en) = (list_ja(services), list(services));
+    match state {
+        State::Steady { path } => Report::new(
+            Colour::Yellow,
+            Actor::Nobody,
+            Sentence::new(
+                format!(
+                    "「{zone}」の「{group}」では、{names_ja}が今使えません（経路「{path}」）。移っても直らないため、このまま待っています。"
+                ),
+                format!(
+                    "{group} in {zone}: {names_en} does not work at the moment over path {path}. No other path would help, so it stays and waits."
+                ),
+            ),
+        ),
+        // Nothing works there; that is told already.
+        State::Blocked { .. } => report,
+        State::Qualifying { .. }
+        | State::Canary { .. }
+        | State::CuttingOver { .. }
+        | State::Soaking { .. }
+        | State::RollingBack { .. } => {
+            let Report { sentence, colour, actor } = report;
+            let but = Sentence::new(
+                format!("ただし{names_ja}は今使えません。"),
+                format!("But {names_en} does not work at the moment."),
+            );
+            Report { sentence: sentence.then(but), colour: colour.max(Colour::Yellow), actor }
+        }
+    }
+}
+
 /// The same report where clients of the zone go past the gateway's paths: nothing is called moved that the service still
 /// sees from the town hall.
 pub fn with_proxy(report: Report, zone: &seimon_plan::ZoneId, used: ProxyUse) -> Report {
@@ -473,6 +511,11 @@ pub fn health_event(event: &HealthEvent) -> Sentence {
     }
 }
 
+/// 「a」「b」
+fn list_ja<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| format!("「{item}」")).collect()
+}
+
 pub(crate) fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     if items.is_empty() { "-".to_owned() } else { items.join(", ") }
@@ -527,6 +570,25 @@ mod tests {
             states.push(State::Blocked { path: a.clone(), reason });
         }
         states
+    }
+
+    #[test]
+    fn a_service_that_does_not_work_is_named_and_nothing_is_called_green() {
+        let zone_group = ZoneGroup {
+            zone: ZoneId::new("affairs").expect("an identifier"),
+            group: GroupId::new("saas").expect("an identifier"),
+        };
+        let ill = [ServiceId::new("portal").expect("an identifier")];
+        for state in states() {
+            let plain = report(&zone_group, &state, &path("closed"));
+            assert_eq!(with_ill(plain.clone(), &zone_group, &state, &[]), plain);
+            let told = with_ill(plain.clone(), &zone_group, &state, &ill);
+            assert!(told.colour >= Colour::Yellow && told.colour >= plain.colour, "{state:?}");
+            let blocked = state.name() == StateName::Blocked;
+            assert_eq!(told.sentence.ja.contains("「portal」"), !blocked, "{state:?}");
+            assert_eq!(told.sentence.en.contains("portal"), !blocked, "{state:?}");
+            assert!(!(state.name() == StateName::Steady && told.sentence.en.contains("works over")));
+        }
     }
 
     #[test]

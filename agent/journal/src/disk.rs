@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
 
 /// One folder. Nothing is durable before the `sync` that covers it: contents and lengths by [`Disk::sync`], names by
 /// [`Disk::sync_folder`].
@@ -23,6 +23,11 @@ pub trait Disk: fmt::Debug {
     fn sync_folder(&mut self) -> io::Result<()>;
     /// Whether a file of this name exists.
     fn exists(&mut self, name: &str) -> io::Result<bool>;
+    /// Sets room aside behind the file's end: appending so many bytes does not fail for want of space. The file's length
+    /// stays. `Unsupported` where that cannot be promised. Truncating the file gives the room back.
+    fn reserve(&mut self, name: &str, bytes: u64) -> io::Result<()>;
+    /// Bytes that are free for anybody.
+    fn free(&mut self) -> io::Result<u64>;
 }
 
 /// A folder of the operating system. Locked against other processes while it exists.
@@ -44,6 +49,8 @@ pub struct Without {
     pub sync: bool,
     /// Another process may have the same folder.
     pub lock: bool,
+    /// No room is set aside for when the disk is full.
+    pub reserve: bool,
 }
 
 impl Folder {
@@ -77,6 +84,16 @@ impl Folder {
 
     #[cfg(not(feature = "sabotage"))]
     const fn syncs(&self) -> bool {
+        true
+    }
+
+    #[cfg(feature = "sabotage")]
+    const fn reserves(&self) -> bool {
+        !self.without.reserve
+    }
+
+    #[cfg(not(feature = "sabotage"))]
+    const fn reserves(&self) -> bool {
         true
     }
 
@@ -145,5 +162,19 @@ impl Disk for Folder {
 
     fn exists(&mut self, name: &str) -> io::Result<bool> {
         self.path.join(name).try_exists()
+    }
+
+    fn reserve(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        if !self.reserves() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let file = self.file(name)?;
+        let length = file.metadata()?.len();
+        Ok(fallocate(&*file, FallocateFlags::KEEP_SIZE, length, bytes)?)
+    }
+
+    fn free(&mut self) -> io::Result<u64> {
+        let about = statvfs(&self.path)?;
+        Ok(about.f_bavail.saturating_mul(about.f_frsize))
     }
 }

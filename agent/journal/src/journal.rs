@@ -12,6 +12,10 @@ const NEW: &str = "journal.new";
 /// Above this many bytes nothing more is appended: compact earlier.
 pub const MAX_BYTES: u64 = 64 * 1024 * 1024;
 const MAX_ASIDE: u32 = 1_000;
+/// Set aside behind the end, so that what must be written down can be while the disk is full: some hundred records.
+const RESERVE: u64 = 128 * 1024;
+/// Set aside anew when so much of it is used.
+const STEP: u64 = 16 * 1024;
 
 /// A journal with what it held.
 #[derive(Debug)]
@@ -102,6 +106,8 @@ pub struct Journal<D = Folder> {
     ragged: bool,
     /// A rename may not be durable: nothing counts before the folder is synced.
     name_unsynced: bool,
+    /// Up to this length an append does not fail for want of space; 0: nothing is promised.
+    room_until: u64,
 }
 
 impl Journal<Folder> {
@@ -144,8 +150,16 @@ impl<D: Disk> Journal<D> {
         match prepare(&mut disk, machine, damage) {
             Ok(Ready { length, next_sequence, records, notes }) => {
                 let machine = machine.to_owned();
-                let journal =
-                    Self { disk, machine, length, next_sequence, ragged: false, name_unsynced: false };
+                let mut journal = Self {
+                    disk,
+                    machine,
+                    length,
+                    next_sequence,
+                    ragged: false,
+                    name_unsynced: false,
+                    room_until: 0,
+                };
+                journal.set_room_aside();
                 Ok(Opened { journal, records, notes })
             }
             Err(error) => Err((error, disk)),
@@ -172,17 +186,38 @@ impl<D: Disk> Journal<D> {
         self.ragged = false;
         self.length += bytes.len() as u64;
         self.next_sequence += 1;
+        self.set_room_aside();
         Ok(sequence)
     }
 
+    /// Without it everything works, until the disk is full.
+    fn set_room_aside(&mut self) {
+        let wanted = self.length + RESERVE;
+        if self.room_until + STEP < wanted && self.disk.reserve(NAME, RESERVE).is_ok() {
+            self.room_until = wanted;
+        }
+    }
+
     /// Replaces all records by these (kind and payload), which get new sequence numbers. After an error either the old
-    /// records are there or these, never a mixture.
+    /// records are there or these, never a mixture. A disk with no room to set aside is an error, too, where room is set aside
+    /// now.
     pub fn compact(&mut self, records: &[(u16, Vec<u8>)]) -> Result<(), AppendError> {
         let (bytes, next_sequence) = image(&self.machine, self.next_sequence, records)?;
         if bytes.len() as u64 > MAX_BYTES {
             return Err(AppendError::Full(bytes.len() as u64));
         }
-        let replaced = write_new(&mut self.disk, &bytes).and_then(|()| self.disk.rename(NEW, NAME));
+        let has_room = self.room_until > self.length;
+        let mut room = 0;
+        let replaced = write_new(&mut self.disk, &bytes)
+            .and_then(|()| match self.disk.reserve(NEW, RESERVE) {
+                Ok(()) => {
+                    room = bytes.len() as u64 + RESERVE;
+                    Ok(())
+                }
+                Err(error) if has_room => Err(error),
+                Err(_) => Ok(()),
+            })
+            .and_then(|()| self.disk.rename(NEW, NAME));
         if let Err(error) = replaced {
             // A half-written file must not keep the disk full.
             self.disk.create(NEW).ok();
@@ -190,6 +225,7 @@ impl<D: Disk> Journal<D> {
         }
         self.length = bytes.len() as u64;
         self.next_sequence = next_sequence;
+        self.room_until = room;
         self.ragged = false;
         self.name_unsynced = true;
         self.mend().map_err(AppendError::Io)
@@ -198,6 +234,11 @@ impl<D: Disk> Journal<D> {
     /// Length of the file.
     pub fn bytes(&self) -> u64 {
         self.length
+    }
+
+    /// Bytes that are free on its disk.
+    pub fn free(&mut self) -> io::Result<u64> {
+        self.disk.free()
     }
 
     pub fn next_sequence(&self) -> u64 {
@@ -215,9 +256,11 @@ impl<D: Disk> Journal<D> {
             self.name_unsynced = false;
         }
         if self.ragged {
+            self.room_until = 0;
             self.disk.truncate(NAME, self.length)?;
             self.disk.sync(NAME)?;
             self.ragged = false;
+            self.set_room_aside();
         }
         Ok(())
     }

@@ -7,6 +7,9 @@
 //!  FOLDER/journal.bad-N    kept aside because its middle was damaged
 //!  FOLDER/journal.lock     held while open
 //! ```
+//! Room for some hundred records is set aside behind the journal's end, so that a full disk does not keep anybody from writing
+//! down how to get back to where all was well.
+//!
 //! All calls block. The disk is behind [`Disk`], so that tests can cut the power after every byte.
 
 mod disk;

@@ -1,7 +1,7 @@
 //! What anybody may send us, sent: each target takes any bytes at all and must neither panic nor keep a promise only half.
 //!
-//! The same functions serve two drivers: `cargo fuzz` (in `fuzz/`, guided by coverage, with a nightly compiler) and the
-//! [`mutate`]r of this crate, which needs nothing but seeds, on any compiler, within the tests.
+//! The same functions serve two drivers: libFuzzer (in `fuzz/`, guided by coverage, also by `cargo fuzz`) and the [`mutate`]r
+//! of this crate, which needs nothing but seeds, within the tests.
 //!
 //! There is no target for signed envelopes: this version has none.
 
@@ -23,8 +23,9 @@ impl std::fmt::Debug for Target {
     }
 }
 
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target { name: "plan", run: targets::plan, seeds: seeds::plan },
+    Target { name: "hub", run: targets::hub, seeds: seeds::hub },
     Target { name: "checkpoint", run: targets::checkpoint, seeds: seeds::checkpoint },
     Target { name: "dns", run: targets::dns, seeds: seeds::dns },
     Target { name: "control", run: targets::control, seeds: seeds::control },

@@ -9,7 +9,10 @@ use anyhow::{Context as _, Result, bail};
 use seimon_fuzz::TARGETS;
 use seimon_fuzz::mutate::{self, Outcome};
 
-const HELP: &str = "seimon-fuzz [--target NAME] [--seconds N] [--seed S]: each target for N seconds (10)\n";
+const HELP: &str = "\
+seimon-fuzz [--target NAME] [--seconds N] [--seed S]   each target for N seconds (10)
+seimon-fuzz --write-seeds FOLDER                       good inputs of every target, as files in FOLDER/NAME
+";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +35,7 @@ fn run(arguments: &[String]) -> Result<bool> {
             "--target" => only = Some(value()?.clone()),
             "--seconds" => seconds = value()?.parse()?,
             "--seed" => seed = value()?.parse()?,
+            "--write-seeds" => return write_seeds(Path::new(value()?)).map(|()| true),
             other => bail!("no option `{other}`\n{HELP}"),
         }
     }
@@ -48,6 +52,17 @@ fn run(arguments: &[String]) -> Result<bool> {
         writeln!(std::io::stdout(), "{:<12} {inputs:>10} inputs in {seconds} s, {came}", target.name)?;
     }
     Ok(good)
+}
+
+fn write_seeds(folder: &Path) -> Result<()> {
+    for target in TARGETS {
+        let folder = folder.join(target.name);
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        for (number, seed) in (target.seeds)().into_iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{number}")), seed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Where the tests try it again from now on.

@@ -25,6 +25,10 @@ pub fn plan() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
+pub fn hub() -> Vec<Vec<u8>> {
+    vec![include_bytes!("../../../provisioning/plan/examples/town-hall-hub.toml").to_vec()]
+}
+
 pub fn checkpoint() -> Vec<Vec<u8>> {
     let states = [
         r#"{"state":"steady","path":"direct"}"#,

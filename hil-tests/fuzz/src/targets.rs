@@ -4,14 +4,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
 
 use seimon_board::Instant;
+use seimon_core::hub::{self, Roster, Today};
 use seimon_core::migration::{
-    Action, BootId, Checkpoint, ClockTrust, Config, Event, Machine, Mechanisms, View, WindowState,
+    Action, BootId, Checkpoint, ClockTrust, Config, DiskRoom, Event, Machine, Mechanisms, View, WindowState,
 };
 use seimon_core::network_plan::{Allocation, Generation, PathChoice, compile};
 use seimon_ipc::resolver::{FromResolver, ToResolver, Transport};
 use seimon_ipc::{control, echo, frame, probe};
 use seimon_journal::{Disk as _, Journal};
-use seimon_plan::{ZoneId, parse_bytes};
+use seimon_plan::{ZoneId, parse_bytes, parse_hub};
 use seimon_resolver::names::{Action as Dns, How, Limits, NoAnswer, Resolver, Without, upstream};
 use seimon_sim::disk::Disk;
 use seimon_sim::town::{Town, TownKind};
@@ -45,6 +46,18 @@ pub fn plan(bytes: &[u8]) {
     }
 }
 
+/// Any bytes as a hub's plan, likewise.
+pub fn hub(bytes: &[u8]) {
+    let Some(town) = town() else { return };
+    match parse_hub(bytes, "fuzz.toml", town.plan.board()) {
+        Err(errors) => assert!(!errors.to_string().is_empty(), "an error without a word"),
+        Ok(plan) => {
+            let today = Today { date: jiff::civil::date(2027, 1, 20), trusted: true };
+            hub::compile(&plan, &Roster::default(), today, None, Generation(1)).ok();
+        }
+    }
+}
+
 /// Any bytes as a checkpoint: a machine that goes on, or rests; and what was read can be written and read again.
 pub fn checkpoint(bytes: &[u8]) {
     let Ok(checkpoint) = serde_json::from_slice::<Checkpoint>(bytes) else { return };
@@ -56,6 +69,7 @@ pub fn checkpoint(bytes: &[u8]) {
     let Some(route) = town.plan.routes().first() else { return };
     let config = Config::from_plan(&town.plan, route, Mechanisms::default());
     let view = View {
+        disk: DiskRoom::Enough,
         window: WindowState::Open,
         clock: ClockTrust::Trusted,
         paths: std::collections::BTreeMap::new(),

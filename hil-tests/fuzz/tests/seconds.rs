@@ -55,5 +55,7 @@ fn seeds_are_good_inputs() {
     let good =
         plans.iter().filter(|b| seimon_plan::parse_bytes(b, "seed", town.plan.board()).is_ok()).count();
     assert!(good >= 2, "{good} of {}", plans.len());
+    let hubs = seimon_fuzz::seeds::hub();
+    assert!(hubs.iter().all(|b| seimon_plan::parse_hub(b, "seed", town.plan.board()).is_ok()));
     assert!(seimon_fuzz::seeds::resolver_config().is_some_and(|config| !config.paths.is_empty()));
 }

@@ -54,6 +54,9 @@ struct RunArgs {
     /// Play each scenario with its own `sabotage` switched off; good is when every one of them fails.
     #[arg(long)]
     sabotaged: bool,
+    /// Play so many at a time, each in a town of its own. What is measured in milliseconds is truest with one.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
     /// Folder of the gateway's programs.
     #[arg(long)]
     bin_dir: Option<PathBuf>,

@@ -125,6 +125,8 @@ pub const MECHANISMS: &[&str] = &[
     "pac-affinity",
     "proxy-veto",
     "rate-cap",
+    "disk-veto",
+    "reserve",
 ];
 /// Kinds of what the agent tells (`seimonctl events`).
 pub const TOLD: &[&str] = &["path", "check", "egress", "state", "veto", "drain", "dataplane", "agent"];

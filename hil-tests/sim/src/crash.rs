@@ -19,8 +19,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Not yet [`Self::Clocks`]: what it complains of has not been judged.
-    pub const ALL: [Self; 2] = [Self::Crashes, Self::Upgrades];
+    pub const ALL: [Self; 3] = [Self::Crashes, Self::Upgrades, Self::Clocks];
 
     pub const fn faults(self) -> &'static [Fault] {
         match self {

@@ -45,6 +45,10 @@ impl Disk {
         self.0.borrow_mut().mood = mood;
     }
 
+    pub fn is_full(&self) -> bool {
+        self.0.borrow().mood == Mood::Full
+    }
+
     /// Cuts the power within the next operations, after so many bytes.
     pub fn light_fuse(&self, bytes: u64) {
         self.0.borrow_mut().fuse = Some(bytes);
@@ -187,6 +191,15 @@ impl seimon_journal::Disk for Disk {
 
     fn exists(&mut self, name: &str) -> io::Result<bool> {
         Ok(self.0.borrow().names.contains_key(name))
+    }
+
+    /// What is full here has used up whatever was set aside, too: every write is to be refused once.
+    fn reserve(&mut self, _: &str, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn free(&mut self) -> io::Result<u64> {
+        Ok(if self.is_full() { 0 } else { u64::MAX })
     }
 }
 

@@ -12,8 +12,8 @@ pub(crate) use self::store::{current_on, rewrite, time_on, trial_on};
 
 use seimon_core::health::{Health, HealthConfig, HealthEvent};
 use seimon_core::migration::{
-    Action, BootId, ClockTrust, Command, Config, Event, Machine, Mechanisms, Switch, View, WindowState,
-    ZoneGroup,
+    Action, BootId, ClockTrust, Command, Config, DiskRoom, Event, Machine, Mechanisms, Switch, View,
+    WindowState, ZoneGroup,
 };
 use seimon_core::network_plan::{Generation, PathChoice};
 use seimon_plan::{PathId, ZoneId};
@@ -409,6 +409,7 @@ impl Gateway {
         let trusted = vouched && wall_ms.saturating_add(PUT_RIGHT) >= self.store.clock_floor;
         let known = trusted || ground.mutation == Mutation::WildClock;
         View {
+            disk: if ground.disk.is_full() { DiskRoom::Short } else { DiskRoom::Enough },
             window,
             clock: if trusted { ClockTrust::Trusted } else { ClockTrust::NotTrusted },
             paths: BTreeMap::new(),

@@ -258,13 +258,12 @@ impl Ground<'_, '_> {
         for (zone_group, (to, protocol, port)) in border::newcomers(self.town) {
             let (zone, group) = (zone_group.zone.clone(), zone_group.group.clone());
             let ask = Ask { zone: zone.clone(), host: ELSEWHERE, to, protocol, port, kept: Vec::new() };
-            let way = self.kernel.answer(&mut self.lore.memory, &ask);
-            let index = if let Way::Out { path, .. } = way {
-                Some(path)
-            } else {
-                let key = (zone.clone(), group.clone());
-                let number = self.town.allocation.zone_groups.get(&key);
-                number.and_then(|number| self.kernel.current(*number))
+            let number = self.town.allocation.zone_groups.get(&(zone.clone(), group.clone())).copied();
+            let index = match self.kernel.answer(&mut self.lore.memory, &ask) {
+                Way::Out { path, .. } => Some(path),
+                Way::No | Way::Gateway | Way::Zone { .. } => {
+                    number.and_then(|number| self.kernel.current(number))
+                }
             };
             let Some(path) = index.and_then(|index| border::path_of(self.town, index)) else { continue };
             let disk = self.disk.clone();
@@ -272,8 +271,13 @@ impl Ground<'_, '_> {
             let who = (zone.as_str(), group.as_str());
             self.reference.aims(self.now, who, path.as_str(), durable, may_begin);
             let ask = Ask { host: self.town.host(&zone, 0), ..ask };
-            let Way::Out { path, .. } = self.kernel.answer(&mut self.lore.memory, &ask) else { continue };
-            let Some(path) = border::path_of(self.town, path) else { continue };
+            let index = match self.kernel.answer(&mut self.lore.memory, &ask) {
+                Way::Out { path, .. } => Some(path),
+                Way::No | Way::Gateway | Way::Zone { .. } => {
+                    number.and_then(|number| self.kernel.current_of_the_few(number))
+                }
+            };
+            let Some(path) = index.and_then(|index| border::path_of(self.town, index)) else { continue };
             let disk = self.disk.clone();
             let durable = || trial_on(disk.survivors(), zone.as_str(), group.as_str());
             self.reference.tries(self.now, who, path.as_str(), durable, may_begin);

@@ -217,11 +217,20 @@ impl<'t> Kernel<'t> {
 
     /// The path of new flows as the map has it, for when no packet can show it: a name may have no address there.
     pub fn current(&self, zone_group: ZoneGroupIndex) -> Option<u8> {
+        self.choice("current", "use", zone_group)
+    }
+
+    /// ...and of new flows of the few who try first: everybody's where nobody does.
+    pub fn current_of_the_few(&self, zone_group: ZoneGroupIndex) -> Option<u8> {
+        self.choice("canary", "pick", zone_group).or_else(|| self.current(zone_group))
+    }
+
+    fn choice(&self, map: &str, chains: &str, zone_group: ZoneGroupIndex) -> Option<u8> {
         let key = Key(vec![KeyPart::Mark(zone_group.mark())]);
-        let Some(Some(Value::Verdict(Verdict::Goto(chain)))) = self.fake.lookup("current", &key) else {
+        let Some(Some(Value::Verdict(Verdict::Goto(chain)))) = self.fake.lookup(map, &key) else {
             return None;
         };
-        chain.strip_prefix(&format!("use_{}_", zone_group.0))?.parse().ok()
+        chain.strip_prefix(&format!("{chains}_{}_", zone_group.0))?.parse().ok()
     }
 
     fn interpret(&self, machine: &mut interpreter::Machine<'_>, ask: &Ask) -> Option<Way> {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use seimon_board::Instant;
 use seimon_core::health::{CheckOutcome, FlowCount, Health, HealthConfig, Stage};
 use seimon_core::migration::{
-    Action, BootId, Checkpoint, ClockTrust, Config, Event, Machine, Mechanisms, Passed, View, WindowState,
+    Action, BootId, Checkpoint, ClockTrust, Config, DiskRoom, Event, Machine, Mechanisms, Passed, View,
+    WindowState,
 };
 use seimon_plan::{PathId, Thresholds, Times};
 
@@ -130,6 +131,7 @@ pub fn watch(town: &Town, home: &PathId, loss: Loss, hours: u64, seed: u64) -> O
     let mut pulses: Vec<Pulse> =
         health.echo_orders().into_iter().map(|order| Pulse::new(order, now)).collect();
     let view = |health: &Health, now: u64| View {
+        disk: DiskRoom::Enough,
         window: WindowState::Open,
         clock: ClockTrust::Trusted,
         paths: route

@@ -180,6 +180,10 @@ impl Stage<'_, '_> {
         if now.is_multiple_of(500) {
             self.ground.confess();
         }
+        if self.ground.kernel.refusals > 0 {
+            // It refuses when it is asked, which may be much later than it was made to.
+            self.ground.reference.hindered(now);
+        }
         match &mut self.gateway {
             Some(gateway) => {
                 if let Err(stop) = gateway.turn(&mut self.ground) {
@@ -287,7 +291,6 @@ impl Stage<'_, '_> {
             }
             Happening::KernelRefuses { changes } => {
                 self.ground.kernel.refusals += changes;
-                self.ground.reference.hindered(now + 10_000);
                 self.ground.reference.expect_moves(2);
                 self.able_since = now + 10_000;
             }

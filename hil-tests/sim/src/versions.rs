@@ -48,13 +48,14 @@ fn retold(mut record: Value, writer: Writer) -> Option<Vec<u8>> {
 }
 
 fn strip(object: &mut Map<String, Value>) {
-    let says_nothing = |value: &Value| {
+    // No time left is not the same as no deadline.
+    let says_nothing = |key: &str, value: &Value| {
         value.is_null()
             || *value == Value::Bool(false)
-            || value.as_u64() == Some(0)
+            || (key == "tried" && value.as_u64() == Some(0))
             || value.as_array().is_some_and(Vec::is_empty)
     };
-    object.retain(|key, value| !(LATER.contains(&key.as_str()) && says_nothing(value)));
+    object.retain(|key, value| !(LATER.contains(&key.as_str()) && says_nothing(key, value)));
     object.values_mut().filter_map(Value::as_object_mut).for_each(strip);
 }
 
@@ -83,6 +84,8 @@ mod tests {
         let text =
             r#"{"record":"checkpoint","previous":null,"holds":[],"state":{"left_ms":0,"paused":false}}"#;
         assert_eq!(told(text, Writer::Older), [r#"{"record":"checkpoint","state":{"left_ms":0}}"#]);
+        let text = r#"{"record":"checkpoint","state":{"drain_left_ms":0,"state":"soaking"}}"#;
+        assert_eq!(told(text, Writer::Older), [text]);
         let text = r#"{"holds":[{"path":"a"}],"record":"checkpoint","state":{"paused":true}}"#;
         assert_eq!(told(text, Writer::Older), [text]);
     }

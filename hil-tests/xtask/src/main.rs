@@ -5,6 +5,7 @@
 
 mod build;
 mod deps;
+mod fuzz;
 mod layers;
 mod man;
 mod say;
@@ -20,7 +21,7 @@ cargo xtask COMMAND
 
   demo [--json FILE] [--yes] [--lang ja|en]     move a small town's services, live, and prove that nobody noticed
   test                                          everything this machine can check
-  lab run FILE... | --all [--short] [--json FILE] [--without NAME]
+  lab run FILE... | --all [--short] [--jobs N] [--json FILE] [--without NAME]
                                                 play scenarios (hil-tests/scenarios, docs in its README.md)
   lab list                                      the shipped scenarios
   lab vocabulary [--json]                       every word a scenario may use
@@ -65,7 +66,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         }
         "lab" => lab(rest, consent),
         "sim" => simulation::simulate(rest),
-        "fuzz" => simulation::fuzz(rest),
+        "fuzz" => fuzz::run(rest),
         "man" => man::write(rest),
         "test" => test::run(),
         "layers" => {

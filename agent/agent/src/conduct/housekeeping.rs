@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::Result;
+use seimon_core::migration::DiskRoom;
 use seimon_core::network_plan::PathIndex;
 use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId};
 
@@ -36,6 +37,7 @@ impl Agent {
                 tracing::warn!(error = format!("{error:#}"), "the time was not written down");
             }
         }
+        self.look_at_disk(now);
         self.meter_lines(crate::metering::Write::WhatMatters, now);
         self.look_for_far_ends(now);
         self.number_events();
@@ -51,6 +53,21 @@ impl Agent {
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
             tracing::trace!(%error, "no service manager");
         }
+    }
+
+    pub(crate) fn look_at_disk(&mut self, now: Reading) {
+        let room = self.store.room();
+        if std::mem::replace(&mut self.disk, room) == room {
+            return;
+        }
+        let (ja, en) = match room {
+            DiskRoom::Short => (
+                "記憶域に空きがありません。切り替えは始めませんが、元に戻すことはできます。",
+                "The disk is full: nothing begins, going back works.",
+            ),
+            DiskRoom::Enough => ("記憶域に空きができました。", "The disk has room again."),
+        };
+        self.note("agent", ja.to_owned(), en.to_owned(), now);
     }
 
     /// Who is where, and who is at work: such clients are kept on their paths.

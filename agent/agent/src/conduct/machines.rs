@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use seimon_core::migration::{Action, ClockTrust, Command, Event, Notice, View, WindowState, ZoneGroup};
+use seimon_core::migration::{
+    Action, ClockTrust, Command, DiskRoom, Event, Notice, View, WindowState, ZoneGroup,
+};
 use seimon_core::network_plan::{FlowKill, PathChoice, PathIndex, ZoneGroupIndex};
 use seimon_core::status;
 use seimon_plan::{PathId, ValidSitePlan};
@@ -38,7 +40,7 @@ impl Agent {
                 (path, facts)
             })
             .collect();
-        View { paths: facts, ..bare_view(self.network.plan(), &self.boot, now) }
+        View { paths: facts, disk: self.disk, ..bare_view(self.network.plan(), &self.boot, now) }
     }
 
     pub(crate) fn way(&self, zone_group: &ZoneGroup, path: &PathId) -> Option<(ZoneGroupIndex, PathIndex)> {
@@ -72,6 +74,7 @@ impl Agent {
     ) -> Option<Result<(), Vec<seimon_core::migration::Veto>>> {
         if matches!(command, Command::Start { .. }) {
             self.look_at_proxy(now);
+            self.look_at_disk(now);
         }
         let view = self.view(zone_group, now);
         let outcome = self.machines.get_mut(zone_group)?.handle_command(command, &view, now.mono);
@@ -231,7 +234,8 @@ pub(crate) fn bare_view(plan: &ValidSitePlan, boot: &seimon_core::migration::Boo
     // A time that nobody vouches for is not written down: after the next start no right clock would be believed any more,
     // and permits would run out by it.
     let wall_ms = now.calendar.as_millisecond();
-    View { window, clock, paths: BTreeMap::new(), boot: boot.clone(), wall_ms }
+    let disk = DiskRoom::default();
+    View { window, clock, disk, paths: BTreeMap::new(), boot: boot.clone(), wall_ms }
 }
 
 #[cfg(test)]

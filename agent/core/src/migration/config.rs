@@ -55,6 +55,8 @@ pub struct Mechanisms {
     pub proxy_veto: Switch,
     /// Emergency lines, where the plan has one.
     pub emergency: Switch,
+    /// Nothing begins on a full disk.
+    pub disk_veto: Switch,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -45,4 +45,4 @@ pub use rules::{Phase, vetoes};
 pub use state::{BlockReason, Cause, DrainState, Manner, State, StateName, Timer};
 pub use veto::Veto;
 pub(crate) use veto::{stage_en, stage_ja};
-pub use view::{ClockTrust, View, WindowState};
+pub use view::{ClockTrust, DiskRoom, View, WindowState};

@@ -10,7 +10,7 @@ use super::config::{Config, Switch};
 use super::hold::Holds;
 use super::state::{BlockReason, Cause};
 use super::veto::Veto;
-use super::view::{ClockTrust, View, WindowState};
+use super::view::{ClockTrust, DiskRoom, View, WindowState};
 use crate::health::{
     Ailment, Blame, EgressVerdict, Liveness, PathFacts, ServiceFacts, ServiceVerdict, blame,
 };
@@ -38,6 +38,9 @@ pub fn vetoes(config: &Config, view: &View, from: &PathId, to: &PathId, phase: P
         if view.clock == ClockTrust::NotTrusted {
             vetoes.push(Veto::ClockNotTrusted);
         }
+    }
+    if config.mechanisms.disk_veto == Switch::On && view.disk == DiskRoom::Short {
+        vetoes.push(Veto::DiskFull);
     }
     if !config.paths.contains(to) {
         vetoes.push(Veto::PathNotInRoute { path: path(), route: config.paths.clone() });

@@ -107,6 +107,8 @@ pub enum Veto {
     OnEmergencyLine {
         path: PathId,
     },
+    /// The gateway's own disk has no room for what a move writes down.
+    DiskFull,
 }
 
 impl Veto {
@@ -120,6 +122,7 @@ impl Veto {
             | Self::EgressShared { .. }
             | Self::ProxyInTheWay { .. }
             | Self::OnEmergencyLine { .. }
+            | Self::DiskFull
             | Self::CandidateDown { .. }
             | Self::PathNotInRoute { .. }
             | Self::AlreadyThere { .. }
@@ -306,6 +309,10 @@ impl Veto {
                 format!(
                     "Path {path}, to go back to, cannot be used now. Repair that line, then roll back again."
                 ),
+            ),
+            Self::DiskFull => Sentence::new(
+                "機器の記憶域に空きがないため、切り替えを始めません。状態フォルダーのあるディスクの空きを増やしてください。元に戻す動きは、空きがなくても行います。",
+                "The gateway's disk is full, so nothing begins. Make room on the disk of the state directory. Going back works even so.",
             ),
             Self::CheckpointNotWritten { reason } => Sentence::new(
                 format!(

@@ -29,10 +29,20 @@ pub enum ClockTrust {
     NotTrusted,
 }
 
+/// Whether the disk has room for what a move writes down. What leads back is written down in any case, in room that is set
+/// aside for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DiskRoom {
+    #[default]
+    Enough,
+    Short,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
     pub window: WindowState,
     pub clock: ClockTrust,
+    pub disk: DiskRoom,
     pub paths: BTreeMap<PathId, PathFacts>,
     /// Of this boot.
     pub boot: BootId,

@@ -10,8 +10,8 @@ use seimon_core::health::{
     EgressVerdict, FlowCount, Liveness, PathFacts, ServiceFacts, ServiceVerdict, Stage,
 };
 use seimon_core::migration::{
-    Action, BootId, Checkpoint, ClockTrust, Command, Config, Event, Machine, Mechanisms, Notice, Passed,
-    Saved, State, StateName, Switch, Veto, View, WindowState, ZoneGroup,
+    Action, BootId, Checkpoint, ClockTrust, Command, Config, DiskRoom, Event, Machine, Mechanisms, Notice,
+    Passed, Saved, State, StateName, Switch, Veto, View, WindowState, ZoneGroup,
 };
 use seimon_plan::{GroupId, PathId, PlanDuration, ServiceId, Thresholds, Times, ZoneId};
 
@@ -119,6 +119,7 @@ impl World {
     pub(crate) fn with(config: Config) -> Self {
         let now = Instant::from_millis(1_000_000);
         let view = View {
+            disk: DiskRoom::Enough,
             window: WindowState::Open,
             clock: ClockTrust::Trusted,
             paths: config.paths.iter().chain(&config.emergency).map(|id| (id.clone(), good_path())).collect(),

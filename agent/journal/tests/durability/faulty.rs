@@ -31,6 +31,15 @@ pub(crate) enum Fault {
 struct Inode {
     synced: Vec<u8>,
     now: Vec<u8>,
+    /// Set aside up to this length.
+    room: usize,
+}
+
+impl Inode {
+    /// Bytes that it takes up.
+    fn size(&self) -> usize {
+        self.now.len().max(self.room)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +70,7 @@ impl FaultyDisk {
         {
             let mut state = disk.state.borrow_mut();
             for (n, (name, bytes)) in image.iter().enumerate() {
-                state.inodes.push(Inode { synced: bytes.clone(), now: bytes.clone() });
+                state.inodes.push(Inode { synced: bytes.clone(), now: bytes.clone(), room: 0 });
                 state.names.insert(name.clone(), n);
             }
             state.synced_names = state.names.clone();
@@ -117,8 +126,12 @@ impl FaultyDisk {
         images
     }
 
-    /// How many bytes of this operation are done, and how it ends.
     fn operation(&self, bytes: usize) -> (usize, io::Result<()>) {
+        self.operation_within(bytes, 0)
+    }
+
+    /// How many bytes of this operation are done, and how it ends. For so many `set_aside` no space is wanted.
+    fn operation_within(&self, bytes: usize, set_aside: usize) -> (usize, io::Result<()>) {
         let mut state = self.state.borrow_mut();
         let number = state.operations;
         state.operations += 1;
@@ -133,8 +146,7 @@ impl FaultyDisk {
             }
             Fault::Error { operation, bytes: done } if operation == number => (done.min(bytes), failure()),
             Fault::Full { capacity } => {
-                let used: usize = state.names.values().map(|&n| state.inodes[n].now.len()).sum();
-                let free = capacity.saturating_sub(used);
+                let free = Self::free_of(&state, capacity) + set_aside;
                 if bytes > free {
                     (free, Err(io::Error::from(io::ErrorKind::StorageFull)))
                 } else {
@@ -143,6 +155,11 @@ impl FaultyDisk {
             }
             Fault::None | Fault::Power { .. } | Fault::Error { .. } => (bytes, Ok(())),
         }
+    }
+
+    fn free_of(state: &State, capacity: usize) -> usize {
+        let used: usize = state.names.values().map(|&n| state.inodes[n].size()).sum();
+        capacity.saturating_sub(used)
     }
 
     fn with<T>(&self, name: &str, act: impl FnOnce(&mut Inode) -> T) -> io::Result<T> {
@@ -159,7 +176,11 @@ impl Disk for FaultyDisk {
 
     fn create(&mut self, name: &str) -> io::Result<()> {
         self.operation(0).1?;
-        if self.with(name, |inode| inode.now.clear()).is_err() {
+        let emptied = self.with(name, |inode| {
+            inode.now.clear();
+            inode.room = 0;
+        });
+        if emptied.is_err() {
             let mut state = self.state.borrow_mut();
             let n = state.inodes.len();
             state.inodes.push(Inode::default());
@@ -169,14 +190,18 @@ impl Disk for FaultyDisk {
     }
 
     fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let (done, outcome) = self.operation(bytes.len());
+        let set_aside = self.with(name, |inode| inode.size() - inode.now.len())?;
+        let (done, outcome) = self.operation_within(bytes.len(), set_aside);
         self.with(name, |inode| inode.now.extend(&bytes[..done]))?;
         outcome
     }
 
     fn truncate(&mut self, name: &str, length: u64) -> io::Result<()> {
         self.operation(0).1?;
-        self.with(name, |inode| inode.now.resize(usize::try_from(length).expect("small"), 0))
+        self.with(name, |inode| {
+            inode.now.resize(usize::try_from(length).expect("small"), 0);
+            inode.room = 0;
+        })
     }
 
     fn sync(&mut self, name: &str) -> io::Result<()> {
@@ -201,5 +226,24 @@ impl Disk for FaultyDisk {
 
     fn exists(&mut self, name: &str) -> io::Result<bool> {
         Ok(self.state.borrow().names.contains_key(name))
+    }
+
+    fn reserve(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        let Fault::Full { capacity } = self.fault else { return Err(io::ErrorKind::Unsupported.into()) };
+        let free = Self::free_of(&self.state.borrow(), capacity);
+        let bytes = usize::try_from(bytes).expect("small");
+        self.with(name, |inode| {
+            let wanted = inode.now.len() + bytes;
+            if wanted.saturating_sub(inode.size()) > free {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            inode.room = inode.room.max(wanted);
+            Ok(())
+        })?
+    }
+
+    fn free(&mut self) -> io::Result<u64> {
+        let Fault::Full { capacity } = self.fault else { return Ok(u64::MAX) };
+        Ok(Self::free_of(&self.state.borrow(), capacity) as u64)
     }
 }

@@ -1,6 +1,6 @@
 //! Damage, strangers, and disks that refuse.
 
-use seimon_journal::{AppendError, Journal, MAX_PAYLOAD, Note, OpenError};
+use seimon_journal::{AppendError, Disk as _, Journal, MAX_PAYLOAD, Note, OpenError};
 
 use crate::faulty::{Fault, FaultyDisk, Image};
 
@@ -115,6 +115,34 @@ fn a_full_disk_is_an_error_and_everything_before_stays() {
     journal.compact(&[(1, vec![1; 4])]).expect_err("no room for both");
     let opened = open(disk.with_fault(Fault::None), "gw-1").expect("opens");
     assert_eq!(opened.records.len(), accepted);
+}
+
+#[test]
+fn on_a_full_disk_what_is_set_aside_takes_a_hundred_records_more() {
+    let disk = FaultyDisk::new(Fault::Full { capacity: 400_000 });
+    let mut journal = open(disk.clone(), "gw-1").expect("fits").journal;
+    journal.append(1, &[7; 1_000]).expect("fits");
+    let free = usize::try_from(journal.free().expect("known")).expect("small");
+    // Somebody else takes everything.
+    let mut other = disk.clone();
+    other.create("ballast").expect("a name");
+    other.append("ballast", &vec![0; free]).expect("fits");
+    other.append("ballast", &[0]).expect_err("full");
+    let more = (0..).take_while(|_| journal.append(1, &[8; 1_000]).is_ok()).count();
+    assert!((100..=130).contains(&more), "{more}");
+    let opened = open(disk.with_fault(Fault::None), "gw-1").expect("opens");
+    assert_eq!(opened.records.len(), 1 + more);
+}
+
+#[test]
+fn a_compaction_that_would_give_away_what_is_set_aside_fails_whole() {
+    let disk = FaultyDisk::new(Fault::Full { capacity: 200_000 });
+    let mut journal = open(disk.clone(), "gw-1").expect("fits").journal;
+    journal.append(1, &[7; 1_000]).expect("fits");
+    journal.compact(&[(1, vec![1; 4])]).expect_err("room for the records, not for what is set aside");
+    for n in 0..100 {
+        journal.append(1, &[8; 1_000]).unwrap_or_else(|error| panic!("{n}: {error}"));
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! `run` and `play`: each scenario in a process and a private world of its own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -39,22 +41,56 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     }
     let bin_dir = bin_dir(args.bin_dir.as_deref())?;
     let out = out_dir("lab")?;
-    let mut runs = Vec::new();
-    for (number, scenario) in scenarios.iter().enumerate() {
-        line(&format!(
+    let without = |scenario: &Scenario| match &scenario.sabotage {
+        Some(own) if args.sabotaged => vec![own.clone()],
+        _ => args.without.clone(),
+    };
+    let at_once = usize::from(args.jobs).min(scenarios.len());
+    let telling = if at_once > 1 { Telling::WhenOver } else { Telling::AsItGoes };
+    let runs = side_by_side(&scenarios, at_once, |number, scenario| {
+        let head = format!(
             "== {} of {}: {} ({} s)",
             number + 1,
             scenarios.len(),
             scenario.name,
             scenario.duration.as_secs()
-        ));
-        let without = match &scenario.sabotage {
-            Some(own) if args.sabotaged => vec![own.clone()],
-            _ => args.without.clone(),
-        };
-        runs.push(one(scenario, &bin_dir, &out, &without)?);
-    }
+        );
+        one(scenario, &head, telling, (&bin_dir, &out), &without(scenario))
+    })?;
     summary(&scenarios, &runs, args)
+}
+
+/// Whether a scenario's story is told while it is played: several at a time would talk at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    AsItGoes,
+    WhenOver,
+}
+
+/// Plays them, so many at a time, the longest first; the results are in the scenarios' order.
+fn side_by_side(
+    scenarios: &[Scenario],
+    at_once: usize,
+    play: impl Fn(usize, &Scenario) -> Result<Value> + Sync,
+) -> Result<Vec<Value>> {
+    let mut order: Vec<usize> = (0..scenarios.len()).collect();
+    if at_once > 1 {
+        order.sort_by_key(|&number| std::cmp::Reverse(scenarios[number].duration));
+    }
+    let left = Mutex::new(order.into_iter());
+    let results = Mutex::new(BTreeMap::new());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                while let Some(number) = next() {
+                    let result = play(number, &scenarios[number]);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).insert(number, result);
+                }
+            });
+        }
+    });
+    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
 fn files(args: &RunArgs) -> Result<Vec<PathBuf>> {
@@ -79,7 +115,13 @@ fn files(args: &RunArgs) -> Result<Vec<PathBuf>> {
 }
 
 /// Plays one in a process of its own; whatever happens there, there is a result.
-fn one(scenario: &Scenario, bin_dir: &Path, out: &Path, without: &[String]) -> Result<Value> {
+fn one(
+    scenario: &Scenario,
+    head: &str,
+    telling: Telling,
+    (bin_dir, out): (&Path, &Path),
+    without: &[String],
+) -> Result<Value> {
     let stem = scenario.file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let folder = out.join(&stem);
     std::fs::create_dir_all(&folder)?;
@@ -90,6 +132,13 @@ fn one(scenario: &Scenario, bin_dir: &Path, out: &Path, without: &[String]) -> R
     command.arg("--out").arg(&folder);
     if !without.is_empty() {
         command.arg("--without").arg(without.join(","));
+    }
+    let story = folder.join("story.txt");
+    if telling == Telling::WhenOver {
+        let file = std::fs::File::create(&story).with_context(|| story.display().to_string())?;
+        command.stdout(file.try_clone()?).stderr(file);
+    } else {
+        line(head);
     }
     let mut child = command.spawn().context("the lab could not be started")?;
     let deadline = Instant::now() + scenario.duration + PATIENCE;
@@ -104,6 +153,10 @@ fn one(scenario: &Scenario, bin_dir: &Path, out: &Path, without: &[String]) -> R
         }
         std::thread::sleep(Duration::from_millis(50));
     };
+    if telling == Telling::WhenOver {
+        let told = std::fs::read(&story).unwrap_or_default();
+        line(&format!("{head}\n{}", String::from_utf8_lossy(&told).trim_end()));
+    }
     let read = std::fs::read(&json).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if let Some(results) = read {
         return Ok(results);

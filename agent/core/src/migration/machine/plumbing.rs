@@ -9,7 +9,7 @@ use super::super::checkpoint::{Checkpoint, Saved, SavedHold};
 use super::super::config::Switch;
 use super::super::input::{Action, Notice};
 use super::super::rules::{self, Phase};
-use super::super::state::{Cause, DrainState, Manner, State};
+use super::super::state::{Cause, DrainState, Manner, State, Timer};
 use super::super::veto::Veto;
 use super::super::view::View;
 use super::Machine;
@@ -267,14 +267,10 @@ impl Machine {
         {
             let (from, to) = (from.clone(), to.clone());
             self.holds.fail(&to, self.config.times.hold_down.0, now);
-            self.transition_to_rolling_back(
-                to,
-                from,
-                Cause::ChangeFailed { reason },
-                Manner::Hard,
-                view,
-                now,
-            );
+            // Those who came with a canary, or before a restart, are served there and may finish.
+            let manner = Manner::Soft { drain: Timer::new(now, self.config.times.drain.0) };
+            let cause = Cause::ChangeFailed { reason };
+            self.transition_to_rolling_back(to, from, cause, manner, view, now);
         }
     }
 

@@ -1,7 +1,9 @@
 //! A few clients first.
 
 use seimon_core::health::{Ailment, Liveness, ServiceVerdict};
-use seimon_core::migration::{Cause, Command, Notice, Saved, State, StateName, Veto, WindowState};
+use seimon_core::migration::{
+    Action, Cause, Command, Manner, Notice, Saved, State, StateName, Veto, WindowState,
+};
 
 use crate::world::*;
 
@@ -183,6 +185,23 @@ fn a_kernel_that_refuses_the_end_of_a_canary_takes_the_few_back() {
     world.sleep(secs(60));
     assert!(world.steady_on("closed"), "{:?}", world.machine.state());
     assert_eq!(world.trial, None);
+}
+
+#[test]
+fn the_few_of_a_canary_whose_end_the_kernel_refuses_may_finish() {
+    let mut world = trying();
+    world.kernel_actions.clear();
+    world.kernel_works = Works::No;
+    world.sleep(secs(20));
+    world.kernel_works = Works::Yes;
+    world.sleep(secs(10));
+    let softly = matches!(world.machine.state(), State::RollingBack { manner: Manner::Soft { .. }, .. });
+    assert!(softly, "{:?}", world.machine.state());
+    let ended = |a: &Action| matches!(a, Action::KillFlows { .. } | Action::AffinityDelete { .. });
+    assert!(!world.kernel_actions.iter().any(ended), "{:?}", world.kernel_actions);
+    world.path("direct").clients = Some(0);
+    world.look();
+    assert!(world.steady_on("closed"), "{:?}", world.machine.state());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use seimon_core::health::Liveness;
 use seimon_core::migration::{
-    Action, Event, Machine, Notice, Passed, RestoreError, Saved, State, StateName, Veto,
+    Action, DiskRoom, Event, Machine, Notice, Passed, RestoreError, Saved, State, StateName, Veto,
 };
 
 use crate::world::*;
@@ -35,6 +35,17 @@ fn a_disk_that_refuses_in_the_soak_delays_the_return_but_does_not_lose_it() {
     world.disk = Works::Yes;
     world.sleep(secs(9));
     assert!(world.steady_on("closed"));
+}
+
+#[test]
+fn a_disk_that_is_full_in_the_soak_stops_nothing_that_leads_back() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.move_to_soaking();
+    world.view.disk = DiskRoom::Short;
+    world.path("direct").liveness = Liveness::Down;
+    world.look();
+    world.sleep(secs(1));
+    assert!(world.steady_on("closed"), "{:?}", world.machine.state());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use seimon_core::health::{Ailment, EgressVerdict, Liveness, ServiceVerdict};
-use seimon_core::migration::{ClockTrust, Command, StateName, Switch, Veto, WindowState};
+use seimon_core::migration::{ClockTrust, Command, DiskRoom, StateName, Switch, Veto, WindowState};
 
 use crate::world::*;
 
@@ -13,6 +13,7 @@ fn all_vetoes_are_named_at_once() {
     let mut world = World::new(&["closed", "direct"]);
     world.view.window = WindowState::Frozen { reason: "定期試験".into(), until: None };
     world.view.clock = ClockTrust::NotTrusted;
+    world.view.disk = DiskRoom::Short;
     world.path("direct").liveness = Liveness::Down;
     world.path("direct").egress = stranger();
     world.path("direct").loss = Some(0.5);
@@ -24,6 +25,7 @@ fn all_vetoes_are_named_at_once() {
     let expected = [
         "CandidateDown",
         "ClockNotTrusted",
+        "DiskFull",
         "EgressNotRegistered",
         "Frozen",
         "Lossier",
@@ -37,7 +39,8 @@ fn all_vetoes_are_named_at_once() {
 fn each_veto_alone_stops_the_start_and_switched_off_it_does_not() {
     type Spoil = fn(&mut World);
     type Case = (Spoil, Option<Spoil>);
-    let cases: [Case; 9] = [
+    let cases: [Case; 10] = [
+        (|w| w.view.disk = DiskRoom::Short, Some(|w| w.config.mechanisms.disk_veto = Switch::Off)),
         (
             |w| w.view.window = WindowState::Closed { next: None },
             Some(|w| w.config.mechanisms.window_veto = Switch::Off),
@@ -131,6 +134,7 @@ fn every_veto_has_sentences_in_both_languages() {
         Veto::NothingToDo { state: StateName::Steady },
         Veto::NoWayBack { path: p() },
         Veto::CheckpointNotWritten { reason: "no space".into() },
+        Veto::DiskFull,
     ];
     let mut seen = BTreeSet::new();
     for veto in vetoes {
