@@ -21,6 +21,8 @@ const SHORTEST_REST: u64 = 2_000;
 /// All hold-downs are over by then.
 const LONGEST_REST: u64 = 1_500_000;
 const RESTART: u64 = 500;
+/// A clock that is wrong when all else is well again is put right after so long.
+const CLOCK_MENDED: u64 = 60_000;
 const WEEK: i64 = 7 * 86_400_000;
 const IN_TWO_YEARS: i64 = 105 * WEEK;
 
@@ -89,8 +91,15 @@ impl<'t> Player<'t> {
         if mutation == Mutation::DiskLies {
             ground.disk.set_mood(Mood::Lying);
         }
-        let mut stage =
-            Stage { ground, people, gateway: None, start_at: 0, able_since: 0, power_back_at: None };
+        let mut stage = Stage {
+            ground,
+            people,
+            gateway: None,
+            start_at: 0,
+            able_since: 0,
+            power_back_at: None,
+            clock_struck: None,
+        };
         stage.run(schedule);
         let Stage { ground, .. } = stage;
         Outcome {
@@ -112,6 +121,8 @@ struct Stage<'t, 'l> {
     /// Since then the gateway could do what it wanted.
     able_since: u64,
     power_back_at: Option<u64>,
+    /// When the wall clock was last made another between two runs.
+    clock_struck: Option<u64>,
 }
 
 impl Stage<'_, '_> {
@@ -139,6 +150,9 @@ impl Stage<'_, '_> {
                 return;
             }
             self.resume();
+            if self.clock_struck.is_some_and(|at| at + CLOCK_MENDED <= self.ground.now) {
+                self.put_clock_right(schedule);
+            }
             self.tick();
         }
         self.judge_rest();
@@ -252,6 +266,9 @@ impl Stage<'_, '_> {
     /// What is otherwise when the agent is started again.
     fn aftermath(&mut self) {
         let (later, earlier) = (84 * 3_600_000, 400 * 86_400_000);
+        if matches!(self.ground.hazards.aftermath, Some(Fault::ClockAhead | Fault::ClockBack)) {
+            self.clock_struck = Some(self.ground.now);
+        }
         let clocks = &mut self.ground.clocks;
         match self.ground.hazards.aftermath.take() {
             Some(Fault::Older) => rewrite(&self.ground.disk, Writer::Older),
@@ -374,11 +391,7 @@ impl Stage<'_, '_> {
         self.able_since = now;
         self.people.rush_until = 0;
         self.ground.clocks.untrusted_until = 0;
-        // A canary waits for the next window: two years later, on a Saturday evening, later than any clock has jumped.
-        self.ground.clocks.wall_ms = OPEN.max(schedule.wall_ms) + IN_TWO_YEARS;
-        let late = self.ground.clocks.wall_ms - OPEN;
-        self.ground.clocks.wall_ms -= late % WEEK;
-        self.ground.vouch();
+        self.put_clock_right(schedule);
         if self.ground.disk.is_dark() {
             self.stop(Stop::PowerCut);
         }
@@ -387,6 +400,20 @@ impl Stage<'_, '_> {
             let (zone, group) = (route.zone.as_str().to_owned(), route.group.as_str().to_owned());
             self.command(&zone, &group, Command::Resume);
         }
+    }
+
+    /// A canary waits for the next window: two years later, on a Saturday evening, later than any clock has jumped. (A time that
+    /// somebody once vouched for is not gone back behind.)
+    fn put_clock_right(&mut self, schedule: &Schedule) {
+        let before = self.ground.clocks.wall_ms;
+        self.clock_struck = None;
+        let mut wall_ms = OPEN.max(schedule.wall_ms) + IN_TWO_YEARS;
+        wall_ms -= (wall_ms - OPEN) % WEEK;
+        while wall_ms < before {
+            wall_ms += WEEK;
+        }
+        self.ground.clocks.wall_ms = wall_ms;
+        self.ground.vouch();
     }
 
     fn is_at_rest(&self) -> bool {

@@ -22,9 +22,14 @@ pub struct CheckTarget {
 pub enum Pace {
     #[default]
     Steady,
+    /// A canary: a few people try what may not be sound, perhaps for days.
+    Trying,
     /// Qualifying, cutting over, soaking, rolling back.
     Moving,
 }
+
+/// A canary's checks are so many times less often than those of what moves.
+const TRYING: u32 = 5;
 
 #[derive(Clone, Debug)]
 pub struct ScheduleConfig {
@@ -94,7 +99,8 @@ impl Schedule {
 
     pub fn set_pace(&mut self, zone: &ZoneId, group: &GroupId, pace: Pace, now: Instant) {
         let old = self.paces.insert((zone.clone(), group.clone()), pace).unwrap_or_default();
-        if old == Pace::Moving || pace == Pace::Steady {
+        // More often than before, from now on; less often after the next one.
+        if pace <= old {
             return;
         }
         for (target, slot) in &mut self.checks {
@@ -154,6 +160,7 @@ impl Schedule {
             }
             let interval = match self.pace(&target) {
                 Pace::Steady => steady,
+                Pace::Trying => steady.min(self.config.check_interval_moving * TRYING),
                 Pace::Moving => self.config.check_interval_moving,
             };
             if let Some(slot) = self.checks.get_mut(&target) {
@@ -276,8 +283,11 @@ mod tests {
         schedule.set_pace(&id("affairs"), &id("affairs"), Pace::Moving, Instant::ZERO + minute);
         let moving = run(&mut schedule, Instant::ZERO + minute, minute).len();
         assert!((50..=80).contains(&moving), "{moving}");
-        schedule.set_pace(&id("affairs"), &id("affairs"), Pace::Steady, Instant::ZERO + minute * 2);
-        let steady = run(&mut schedule, Instant::ZERO + minute * 2, minute).len();
+        schedule.set_pace(&id("affairs"), &id("affairs"), Pace::Trying, Instant::ZERO + minute * 2);
+        let trying = run(&mut schedule, Instant::ZERO + minute * 2, minute).len();
+        assert!((10..=18).contains(&trying), "{trying}");
+        schedule.set_pace(&id("affairs"), &id("affairs"), Pace::Steady, Instant::ZERO + minute * 3);
+        let steady = run(&mut schedule, Instant::ZERO + minute * 3, minute).len();
         assert!(steady <= 6, "{steady}");
     }
 

@@ -119,7 +119,7 @@ pub struct Thresholds {
     pub up_count: u32,
     /// Between service checks over a path, in steady state (jittered by a quarter).
     pub check_interval: PlanDuration,
-    /// Between service checks while qualifying and soaking.
+    /// Between service checks while qualifying and soaking; in a canary five times as long.
     pub check_interval_moving: PlanDuration,
     /// A service check must be over in this time.
     pub check_timeout: PlanDuration,

@@ -474,13 +474,13 @@ impl Machine {
     }
 }
 
-/// A canary may last for days: services are checked as seldom as at rest, and again soon after a failure.
 pub(super) fn pace(state: &State) -> Pace {
     match state {
         State::Qualifying { .. }
         | State::CuttingOver { .. }
         | State::Soaking { .. }
         | State::RollingBack { .. } => Pace::Moving,
-        State::Steady { .. } | State::Canary { .. } | State::Blocked { .. } => Pace::Steady,
+        State::Canary { .. } => Pace::Trying,
+        State::Steady { .. } | State::Blocked { .. } => Pace::Steady,
     }
 }

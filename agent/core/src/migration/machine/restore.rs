@@ -160,7 +160,7 @@ impl Machine {
         };
         let path = machine.current().clone();
         machine.emit(Notice::State { from: name, to: name, path, cause });
-        if pace == Pace::Moving {
+        if pace != Pace::Steady {
             let zone_group = machine.config.zone_group.clone();
             machine.actions.push_back(Action::Probe { zone_group, pace });
         }
