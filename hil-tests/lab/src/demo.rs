@@ -119,18 +119,30 @@ fn moves(record: &Record, measure: Measure<'_>) -> Vec<Check> {
         moved = moved.with_note("the moves did not end");
     }
     let forced = record.status.as_ref().map(|s| s.groups.iter().map(|g| g.forced_by_deadline as f64).sum());
-    vec![
-        count("move.lost", sum(record, measure, &["errors", "lost", "timeouts"]), none),
-        count("move.resets", sum(record, measure, &["resets"]), none),
-        count("move.logouts", sum(record, measure, &["logouts"]), none),
-        count("move.two_addresses", sum(record, measure, &["two_addresses"]), none),
-        count("move.checksum_errors", sum(record, measure, &["checksum_errors"]), none),
+    let mut checks = unnoticed(record, measure, "move");
+    checks.extend([
         moved,
         count("move.on_new", Some(whole("direct")), Goal::AtLeast(100.0)),
         count("move.on_vpn", Some(whole("vpn")), Goal::AtLeast(100.0)),
         count("move.on_old", Some(whole("closed")), Goal::AtLeast(100.0)),
         count("move.forced_by_deadline", forced, none),
-    ]
+    ]);
+    checks
+}
+
+/// That nobody at any load noticed anything, as checks that begin with `head`.
+pub(crate) fn unnoticed(record: &Record, measure: Measure<'_>, head: &str) -> Vec<Check> {
+    let kinds: [(&str, &[&str]); 5] = [
+        ("lost", &["errors", "lost", "timeouts"]),
+        ("resets", &["resets"]),
+        ("logouts", &["logouts"]),
+        ("two_addresses", &["two_addresses"]),
+        ("checksum_errors", &["checksum_errors"]),
+    ];
+    let check = |(name, metrics): (&str, &[&str])| {
+        count(&format!("{head}.{name}"), sum(record, measure, metrics), Goal::Equal(0.0))
+    };
+    kinds.into_iter().map(check).collect()
 }
 
 fn silent_death(record: &Record, measure: Measure<'_>) -> Vec<Check> {

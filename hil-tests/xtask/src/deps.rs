@@ -14,7 +14,7 @@ use crate::say;
 /// Programs and the Debian packages that carry them.
 const LAB: [(&str, &str); 4] =
     [("nft", "nftables"), ("ip", "iproute2"), ("ethtool", "ethtool"), ("conntrack", "conntrack")];
-const BENCH: [(&str, &str); 1] = [("iperf3", "iperf3")];
+const BENCH: [(&str, &str); 2] = [("iperf3", "iperf3"), ("wireguard-go", "wireguard-go")];
 /// For scenarios that move the clock or cut the power.
 const FAULTS: [(&str, &str); 2] = [("faketime", "faketime"), ("mkfs.ext4", "e2fsprogs")];
 

@@ -275,12 +275,7 @@ pub(super) fn soft_fault(config: &Config, view: &View, on: &PathId, other: &Path
     {
         return Some(Cause::EgressUnregistered { path: on.clone(), addresses: addresses.clone() });
     }
-    let at_fault = |service: &&ServiceId| match blame(&verdicts(config, view, service)) {
-        Blame::Paths(paths) => paths.contains(on),
-        Blame::Service | Blame::Undecided => config.mechanisms.blame_service == Switch::Off,
-        Blame::Nobody => false,
-    };
-    if let Some(service) = facts.ill().find(at_fault) {
+    if let Some(service) = ill_by_path(config, view, on) {
         let stage = facts.services.get(service).and_then(|s| s.failing.as_ref()).map(|(stage, _)| *stage);
         return Some(Cause::ServiceIll { path: on.clone(), service: service.clone(), stage });
     }
@@ -288,6 +283,16 @@ pub(super) fn soft_fault(config: &Config, view: &View, on: &PathId, other: &Path
         return Some(Cause::BrownOut { path: on.clone(), ailment });
     }
     users_fault(config, view, on, other)
+}
+
+/// A service that does not work over this path, and for which this path is to blame.
+pub(super) fn ill_by_path<'v>(config: &Config, view: &'v View, on: &PathId) -> Option<&'v ServiceId> {
+    let at_fault = |service: &&ServiceId| match blame(&verdicts(config, view, service)) {
+        Blame::Paths(paths) => paths.contains(on),
+        Blame::Service | Blame::Undecided => config.mechanisms.blame_service == Switch::Off,
+        Blame::Nobody => false,
+    };
+    view.paths.get(on)?.ill().find(at_fault)
 }
 
 /// What users' own flows tell: beside the other path's, where both have enough; else beside what is usual on this one, where

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Bench;
-use crate::demo::{ACTS, ActInfo};
+use crate::demo::{ACTS, ActInfo, unnoticed};
 use crate::result::{Check, Goal};
-use crate::runner::{self, Options, Played, Silent};
+use crate::runner::{self, Measure, Options, Played, Record, Silent};
 use crate::scenario::Scenario;
 use crate::world::World;
 use crate::world::gateway::{GatewayConfig, Trust};
@@ -28,19 +28,34 @@ const IDLE: Duration = Duration::from_secs(40);
 
 fn act(bench: &Bench<'_>, key: &str) -> Result<Played> {
     let act: &ActInfo = ACTS.iter().find(|a| a.key == key).context("the demo has no such act")?;
-    let scenario = Scenario::read(&runner::scenario_file(act.file))?;
-    let options = Options { bin_dir: bench.bin_dir.to_owned(), without: Vec::new(), run: "bench", log: None };
-    runner::play_with(&scenario, &options, &mut Silent, &|record, measure| (act.judge)(record, measure))
+    play(bench, act.file, &|record, measure| (act.judge)(record, measure))
 }
 
-/// The demo's moves, judged by clients and the service's log.
+fn play(
+    bench: &Bench<'_>,
+    file: &str,
+    judge: &dyn Fn(&Record, Measure<'_>) -> Vec<Check>,
+) -> Result<Played> {
+    let scenario = Scenario::read(&runner::scenario_file(file))?;
+    let options = Options { bin_dir: bench.bin_dir.to_owned(), without: Vec::new(), run: "bench", log: None };
+    runner::play_with(&scenario, &options, &mut Silent, judge)
+}
+
+/// The demo's moves and those of a school with one line, judged by clients and the service's log.
 pub(super) fn moves(bench: &Bench<'_>, say: Say<'_>) -> Result<Vec<Check>> {
     say("   playing the demo's first act");
-    let checks: Vec<Check> =
+    let mut checks: Vec<Check> =
         act(bench, "move")?.results.checks.into_iter().filter(|c| c.name.starts_with("move.")).collect();
     if checks.is_empty() {
         bail!("the act judged nothing");
     }
+    say("   playing the move of a school with one line");
+    let one_line = |record: &Record, measure: Measure<'_>| unnoticed(record, measure, "move.one_line");
+    let played = play(bench, "one-line-move.toml", &one_line)?;
+    checks.extend(played.results.checks.into_iter().filter(|c| {
+        let moved = c.name.starts_with("teachers.share") || c.name.starts_with("pupils.share");
+        c.name.starts_with("move.one_line.") || moved
+    }));
     Ok(checks)
 }
 

@@ -245,8 +245,11 @@ impl Machine {
             return;
         }
         let cause = Cause::Left { path: leaving.clone() };
+        // Whoever is turned away there would try, and keep the path, until the deadline.
+        let served = view.liveness(&leaving) != Liveness::Down
+            && rules::ill_by_path(&self.config, view, &leaving).is_none();
         match manner {
-            Manner::Soft { drain } if view.liveness(&leaving) != Liveness::Down => {
+            Manner::Soft { drain } if served => {
                 if view.clients(&leaving) == Some(0) {
                     self.transition_to_steady(to, cause, Vec::new(), view, now);
                 } else if drain.expired(now) {

@@ -286,3 +286,18 @@ fn a_provider_that_renumbers_just_after_the_cut_over_takes_everybody_back() {
             .any(|(_, n)| { matches!(n, Notice::State { cause: Cause::EgressUnregistered { .. }, .. }) })
     );
 }
+
+#[test]
+fn whoever_is_turned_away_where_the_address_is_unknown_does_not_wait_for_the_deadline() {
+    let mut world = World::new(&["closed", "direct"]);
+    world.move_to_soaking();
+    world.path("direct").egress = stranger();
+    world.path("direct").clients = Some(5);
+    world.look();
+    world.sleep(secs(2));
+    assert_eq!(world.name(), StateName::RollingBack, "those who are still served may finish");
+    world.saas("direct", ServiceVerdict::Ill);
+    world.look();
+    assert!(world.steady_on("closed"), "{:?}", world.machine.state());
+    assert!(world.kernel_actions_named("AffinityDelete") > 0, "{:?}", world.kernel_actions);
+}
