@@ -122,7 +122,7 @@ impl Rig {
         town.ip("link set e0 up\naddress add 10.50.255.1/30 dev e0\naddress add 10.50.0.80/32 dev lo")?;
         // What arrives is counted, and goes no further.
         town.nft(
-            "table netdev sink { chain in { type filter hook ingress device \"e0\" priority 0\nudp dport 7000 counter drop\n} }\n",
+            "table netdev sink {\nchain in {\ntype filter hook ingress device \"e0\" priority 0\nudp dport 7000 counter drop\n}\n}\n",
         )?;
         let (hub_key, school_key) = (keys.path().join("hub"), keys.path().join("school"));
         let key = PrivateKey::load_or_make(&school_key)?.0.public();
