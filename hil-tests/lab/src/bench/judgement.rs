@@ -28,7 +28,8 @@ const AILING: Duration = Duration::from_secs(90);
 const SERVED: usize = 200;
 const SERVICES: usize = 20;
 /// After the start, until only steady checks are left; and how long they are counted.
-const SETTLE: Duration = Duration::from_secs(60);
+/// Until services are checked as at rest: with 20 over two paths each has its next turn after four minutes or so.
+const SETTLE: Duration = Duration::from_secs(210);
 const COUNTED: Duration = Duration::from_secs(120);
 const HOURS: u64 = 100;
 
@@ -170,7 +171,8 @@ pub(super) fn probes(bench: &Bench<'_>, say: Say<'_>) -> Result<Vec<Check>> {
     drop(world);
     let a_minute = |whose: &str| to.get(whose).copied().unwrap_or(0) as f64 * 60.0 / COUNTED.as_secs_f64();
     let note = format!(
-        "{begun} checks in {} s, {well} of {of} services over a path are well; to ours and the town's besides: {:.0}",
+        "{:.1} a minute, {begun} checks in {} s, {well} of {of} services over a path are well; to ours and the town's besides: {:.0}",
+        a_minute(OTHERS),
         COUNTED.as_secs(),
         a_minute(OURS)
     );
