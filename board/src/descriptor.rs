@@ -9,9 +9,11 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::InterfaceName;
+use crate::hardware::{self, Hardware, Seen};
 
 /// One kind of hardware.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Board {
     /// What a site plan names in `site.board`.
@@ -20,20 +22,39 @@ pub struct Board {
     pub description: String,
     /// Network ports by the word printed on the case.
     pub ports: BTreeMap<String, Port>,
+    /// `None`: no box, but a namespace of the lab.
+    pub hardware: Option<Hardware>,
 }
 
 /// A network port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Port {
     /// The kernel's name for it.
     pub interface: InterfaceName,
     /// What the case suggests. A hint for people and tools: a site plan may use any port for anything.
     pub role: PortRole,
+    /// Where the kernel finds it (the target of `/sys/class/net/…/device`, from `devices/` on, or the device tree's node),
+    /// for interfaces whose names the kernel gives out in no fixed order.
+    pub path: Option<String>,
+    /// Behind the board's switch.
+    #[serde(default)]
+    pub via: Via,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    #[default]
+    Own,
+    Switch,
 }
 
 /// What a port is meant for according to the case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PortRole {
     Wan,
@@ -62,7 +83,14 @@ impl fmt::Display for InvalidBoard {
 }
 
 /// Descriptors that come with the program, by id.
-const SHIPPED: &[(&str, &str)] = &[("lab-namespace", include_str!("../boards/lab-namespace.toml"))];
+const SHIPPED: &[(&str, &str)] = &[
+    ("lab-namespace", include_str!("../boards/lab-namespace.toml")),
+    ("qemu-virt-edk2", include_str!("../boards/qemu-virt-edk2.toml")),
+    ("qemu-virt-uboot", include_str!("../boards/qemu-virt-uboot.toml")),
+    ("bananapi-bpi-r3", include_str!("../boards/bananapi-bpi-r3.toml")),
+    ("friendlyelec-nanopi-r5s", include_str!("../boards/friendlyelec-nanopi-r5s.toml")),
+    ("globalscale-mochabin", include_str!("../boards/globalscale-mochabin.toml")),
+];
 
 impl Board {
     /// Reads a descriptor. `file` is only named in errors.
@@ -101,7 +129,26 @@ impl Board {
                 ));
             }
         }
+        let switch = board.hardware.as_ref().and_then(|hardware| hardware.switch.as_ref());
+        if let Some((name, _)) =
+            board.ports.iter().find(|(_, port)| port.via == Via::Switch && switch.is_none())
+        {
+            let offset = text.find(&format!("\n{name} ")).map_or(0, |newline| newline + 1);
+            let why = format!("port {name} is behind a switch that the board does not have");
+            return Err(at(offset, why));
+        }
+        if let Some((key, why)) = board.hardware.as_ref().and_then(hardware::nonsense) {
+            let hardware = text.find("[hardware").unwrap_or_default();
+            let offset = text[hardware..].find(key).map_or(hardware, |offset| hardware + offset);
+            return Err(at(offset, why));
+        }
         Ok(board)
+    }
+
+    /// The shipped board that a running system is.
+    pub fn recognise(seen: &Seen<'_>) -> Option<Self> {
+        let boards = SHIPPED.iter().filter_map(|(id, text)| Self::parse(text, id).ok());
+        boards.into_iter().find(|board| board.hardware.as_ref().is_some_and(|h| h.identity.matches(seen)))
     }
 
     /// A descriptor that comes with the program.
@@ -132,6 +179,81 @@ mod tests {
             let board = Board::parse(text, id).expect("a shipped board is valid");
             assert_eq!(board.id, *id);
         }
+    }
+
+    /// A box with everything, as text.
+    fn whole() -> String {
+        SHIPPED.iter().find(|(id, _)| *id == "bananapi-bpi-r3").expect("shipped").1.to_owned()
+    }
+
+    #[test]
+    fn a_running_system_is_recognised_and_nothing_else_is() {
+        let compatible = |words: &[&'static str]| Seen { compatible: words.to_vec(), smbios: None };
+        let id = |seen: &Seen<'_>| Board::recognise(seen).map(|board| board.id);
+        assert_eq!(
+            id(&compatible(&["bananapi,bpi-r3", "mediatek,mt7986a"])).as_deref(),
+            Some("bananapi-bpi-r3")
+        );
+        assert_eq!(id(&compatible(&["linux,dummy-virt"])).as_deref(), Some("qemu-virt-uboot"));
+        let acpi = Seen { compatible: Vec::new(), smbios: Some(("QEMU", "QEMU Virtual Machine")) };
+        assert_eq!(id(&acpi).as_deref(), Some("qemu-virt-edk2"));
+        assert_eq!(id(&compatible(&["mediatek,mt7986a"])), None, "the same chip is not the same board");
+        assert_eq!(id(&Seen { smbios: Some(("QEMU", "another")), ..Seen::default() }), None);
+        assert_eq!(id(&Seen::default()), None);
+    }
+
+    #[test]
+    fn each_wrong_word_of_the_hardware_is_told_with_its_line() {
+        let good = whole();
+        let board = Board::parse(&good, "b.toml").expect("valid");
+        let storage = board.hardware.expect("a box").storage;
+        assert_eq!(storage.data_mib(), Some(7296 - 16 - 64 - 2 * 768 - 1 - 2));
+        for (from, to, says) in [
+            ("proven = \"device-tree\"", "proven = \"certainly\"", "certainly"),
+            ("compatible = [\"bananapi,bpi-r3\"]", "compatible = []", "recognised"),
+            ("via = \"switch\"", "via = \"air\"", "air"),
+            ("vlan_filtering = \"hardware\"", "vlan_filtering = \"maybe\"", "maybe"),
+            ("conduit = \"eth0\"", "conduit = \"eth/0\"", "interface name"),
+            ("colour = \"blue\"", "colour = \"pink\"", "pink"),
+            ("shows = \"status\"", "shows = \"kernel\"", "no LED shows the status"),
+            ("code = 408", "code = 70000", "70000"),
+            ("reset_s = 15", "reset_s = 5", "longer than `rescue_s`"),
+            ("rescue_s = 5", "rescue_s = 0", "longer than 0"),
+            ("class = \"base\"", "class = \"huge\"", "huge"),
+            ("device = \"/dev/mmcblk0\"", "device = \"mmcblk0\"", "in /dev"),
+            ("size_mib = 7296", "size_mib = 2000", "too small"),
+            ("slot_mib = 768", "slot_mib = 4294967295", "too small"),
+            ("esp_mib = 64", "esp_mib = 16", "FAT32"),
+            ("firmware = \"u-boot\"", "firmware = \"bios\"", "bios"),
+            ("secure_boot = \"none\"", "secure_boot = true", "wanted string"),
+            ("device = \"ttyS0\"", "device = \"/dev/ttyS0\"", "without /dev"),
+            ("baud = 115200", "baud = \"fast\"", "fast"),
+            ("from = \"firmware\"", "from = \"hope\"", "hope"),
+            ("rng = \"hardware\"", "rng = \"dice\"", "dice"),
+            ("rtc = \"none\"", "rtc = \"sundial\"", "sundial"),
+            ("tpm = \"none\"", "tpm = \"1.2\"", "1.2"),
+            ("mac = \"firmware\"", "mac = \"sticker\"", "sticker"),
+            ("\"flows\"", "\"dreams\"", "dreams"),
+            ("baud = 115200", "baud = 115200\nparity = 1", "parity"),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let wrong = good.replacen(from, to, 1);
+            let error = Board::parse(&wrong, "b.toml").expect_err(to);
+            assert!(error.to_string().contains(says), "{to}: {error}");
+            let line = wrong.lines().nth(error.line.saturating_sub(1)).unwrap_or_default();
+            assert!(error.line > 0 && !line.is_empty(), "{to}: {error}");
+        }
+        let no_switch = good.replace("[hardware.switch]", "[hardware.console-of-old]");
+        assert!(Board::parse(&no_switch, "b.toml").is_err());
+    }
+
+    #[test]
+    fn a_port_behind_a_switch_needs_one() {
+        let start = whole().find("[hardware.switch]").expect("there");
+        let end = whole().find("[hardware.leds]").expect("there");
+        let text = whole()[..start].to_owned() + &whole()[end..];
+        let error = Board::parse(&text, "b.toml").expect_err("no switch");
+        assert!(error.to_string().contains("behind a switch") && error.line > 0, "{error}");
     }
 
     #[test]

@@ -5,7 +5,12 @@
 //! on the case and which kernel interface each stands for; they know nothing of sites, policy or I/O.
 
 mod descriptor;
+pub mod hardware;
+mod picture;
+#[cfg(test)]
+mod schema;
 pub mod vocabulary;
 
-pub use descriptor::{Board, InvalidBoard, Port, PortRole};
+pub use descriptor::{Board, InvalidBoard, Port, PortRole, Via};
+pub use picture::svg;
 pub use vocabulary::{Instant, InterfaceName, InvalidInterfaceName, InvalidMacAddress, MacAddress};

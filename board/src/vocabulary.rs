@@ -95,6 +95,7 @@ impl<'de> Deserialize<'de> for MacAddress {
 /// A name that the Linux kernel accepts for a network interface: 1 to 15 bytes, printable ASCII, no `/`, no `:`,
 /// no white space, neither `.` nor `..` (`dev_valid_name` in `net/core/dev.c`, IFNAMSIZ in `linux/if.h`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct InterfaceName(String);
 

@@ -3,6 +3,7 @@
 //! Small on purpose: it checks what the machine has, builds what is needed and starts it. The demo, the lab and the
 //! benches themselves are the program `seimon-lab`.
 
+mod board;
 mod build;
 mod deps;
 mod fuzz;
@@ -30,6 +31,7 @@ cargo xtask COMMAND
   sim [--schedules N] [--seed S] [--hours H] [--json FILE] [--keep] | sim play FILE...
                                                 simulate N futures, the crash matrix, H hours of lossy lines
   fuzz [--minutes N] [--target NAME]            send anything to whatever reads from outside
+  board list | check [FILE|ID...] | show FILE|ID  look at board files
   layers                                        check that dependencies point by layer, never back
   man [--out FOLDER]                            write the manual pages for man(1); default: target/man
   deps [--yes]                                  install what the demo and the tests need
@@ -66,6 +68,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         }
         "lab" => lab(rest, consent),
         "sim" => simulation::simulate(rest),
+        "board" => board::run(rest),
         "fuzz" => fuzz::run(rest),
         "man" => man::write(rest),
         "test" => test::run(),
