@@ -20,8 +20,9 @@ enum Layer {
     Tests,
 }
 
-const TABLE: [(&str, Layer); 16] = [
+const TABLE: [(&str, Layer); 17] = [
     ("seimon-board", Layer::Types),
+    ("seimon-boot", Layer::Pure),
     ("seimon-plan", Layer::Types),
     ("seimon-core", Layer::Pure),
     ("seimon-ipc", Layer::Pure),
