@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use seimon_board::{Instant, MacAddress};
 use seimon_core::health::FlowCount;
-use seimon_core::network_plan::{AffinityEntry, Flow, PathIndex, ZoneGroupIndex};
+use seimon_core::network_plan::{AffinityEntry, Flow, FlowStage, PathIndex, ZoneGroupIndex};
 
 type Way = (ZoneGroupIndex, PathIndex);
 
@@ -85,8 +85,9 @@ impl Census {
                 judged: before.is_some_and(|seen| seen.judged),
             };
             // A flow not seen before has refreshed affinity in the kernel by itself when it began; after a restart it may be
-            // a finished one that the kernel still remembers, of a log-in long over.
-            if before.is_some_and(|seen| seen.bytes != flow.bytes) {
+            // a finished one that the kernel still remembers, of a log-in long over. A farewell that is repeated over a lossy
+            // line is nobody's work either: it would pull its client back to a path that was left.
+            if flow.stage == FlowStage::Open && before.is_some_and(|seen| seen.bytes != flow.bytes) {
                 findings.active.insert((way, flow.source));
             }
             if !here.judged && (flow.answered || here.rounds >= ROUNDS_TO_ANSWER) {
@@ -177,8 +178,18 @@ mod tests {
             reply_source: "203.0.113.10".parse().unwrap(),
             reply_destination: "10.20.1.100".parse().unwrap(),
             answered,
+            stage: FlowStage::Open,
             bytes,
         }
+    }
+
+    #[test]
+    fn a_farewell_repeated_over_a_lossy_line_keeps_nobody_on_it() {
+        let ending = |bytes| Flow { stage: FlowStage::Ending, ..flow(1, bytes, true) };
+        let mut census = Census::default();
+        census.take_flows(&[flow(1, 10, true)], |_| false, Instant::ZERO);
+        assert_eq!(census.take_flows(&[ending(50)], |_| false, Instant::ZERO).active.len(), 0);
+        assert_eq!(census.take_flows(&[ending(90)], |_| false, Instant::ZERO).active.len(), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
-use seimon_core::network_plan::{Flow, FlowKill, Mark};
+use seimon_core::network_plan::{Flow, FlowKill, FlowStage, Mark};
 
 use crate::attributes::{Attribute, Attributes, PutAttributes};
 use crate::socket::{Messages, NLM_F_ACK, NLM_F_REQUEST, Netlink, NetlinkError};
@@ -22,6 +22,7 @@ const GENMSG: usize = 4;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
+const CTA_PROTOINFO: u16 = 4;
 const CTA_MARK: u16 = 8;
 const CTA_COUNTERS_ORIG: u16 = 9;
 const CTA_COUNTERS_REPLY: u16 = 10;
@@ -40,7 +41,11 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_PROTO_ICMP_ID: u16 = 4;
 const CTA_PROTO_ICMPV6_ID: u16 = 7;
 const CTA_COUNTERS_BYTES: u16 = 2;
+const CTA_PROTOINFO_TCP: u16 = 1;
+const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 const IPS_SEEN_REPLY: u32 = 2;
+/// `TCP_CONNTRACK_FIN_WAIT` to `TCP_CONNTRACK_CLOSE` (include/uapi/linux/netfilter/nf_conntrack_tcp.h).
+const ENDING: std::ops::RangeInclusive<u8> = 4..=8;
 /// Deletions sent before their answers are read.
 const AT_ONCE: usize = 256;
 
@@ -171,6 +176,11 @@ fn entry(payload: &[u8]) -> Option<Entry> {
             .and_then(Attribute::u64_be)
             .unwrap_or_default()
     };
+    let tcp_state = attributes
+        .find(CTA_PROTOINFO)
+        .and_then(|info| info.nested().find(CTA_PROTOINFO_TCP))
+        .and_then(|tcp| tcp.nested().find(CTA_PROTOINFO_TCP_STATE))
+        .and_then(Attribute::u8);
     let flow = Flow {
         id: number(CTA_ID)?,
         mark: Mark(number(CTA_MARK).unwrap_or_default()),
@@ -182,6 +192,11 @@ fn entry(payload: &[u8]) -> Option<Entry> {
         reply_source: reply.source,
         reply_destination: reply.destination,
         answered: number(CTA_STATUS).unwrap_or_default() & IPS_SEEN_REPLY != 0,
+        stage: if tcp_state.is_some_and(|state| ENDING.contains(&state)) {
+            FlowStage::Ending
+        } else {
+            FlowStage::Open
+        },
         bytes: bytes(CTA_COUNTERS_ORIG).saturating_add(bytes(CTA_COUNTERS_REPLY)),
     };
     Some(Entry {

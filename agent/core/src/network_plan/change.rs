@@ -96,8 +96,17 @@ pub struct Flow {
     pub reply_destination: IpAddr,
     /// An answer has been seen.
     pub answered: bool,
+    pub stage: FlowStage,
     /// Bytes both ways; 0 where accounting is off.
     pub bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowStage {
+    Open,
+    /// TCP: one end has closed it or broken it off. What still crosses is the farewell, which a lossy line repeats for
+    /// minutes.
+    Ending,
 }
 
 /// What the kernel has that is ours (links: also what the plan needs and others own).

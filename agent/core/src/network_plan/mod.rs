@@ -26,7 +26,8 @@ mod verify;
 
 pub use allocation::{Allocation, AllocationError, ProbeHost};
 pub use change::{
-    AffinityEntry, ApplyError, ChainState, Change, ChangeSet, Dataplane, Flow, FlowKill, Observed, TableState,
+    AffinityEntry, ApplyError, ChainState, Change, ChangeSet, Dataplane, Flow, FlowKill, FlowStage, Observed,
+    TableState,
 };
 pub use compile::{CompileError, PathChoice, compile};
 pub use diff::diff;

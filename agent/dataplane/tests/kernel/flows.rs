@@ -1,10 +1,10 @@
 //! Conntrack entries and neighbours.
 
-use std::net::UdpSocket;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use seimon_core::network_plan::{Change, Dataplane, FlowKill, Mark, PathIndex, ZoneGroupIndex};
+use seimon_core::network_plan::{Change, Dataplane, FlowKill, FlowStage, Mark, PathIndex, ZoneGroupIndex};
 use seimon_dataplane::Linux;
 
 use crate::{apply, in_fresh_namespace, interface, nft, sh};
@@ -16,7 +16,7 @@ table inet seimon {
 	map marks { type inet_service : mark; elements = { 7001 : 0x501, 7002 : 0x502, 7003 : 0x700000 } }
 	chain out {
 		type filter hook output priority -150; policy accept;
-		meta l4proto udp ct mark set udp dport map @marks
+		meta l4proto { tcp, udp } ct mark set th dport map @marks
 	}
 }
 "#;
@@ -25,6 +25,24 @@ fn ports(linux: &mut Linux) -> Result<Vec<u16>> {
     let mut ports: Vec<_> = linux.flows()?.iter().map(|flow| flow.destination_port).collect();
     ports.sort_unstable();
     Ok(ports)
+}
+
+#[test]
+fn a_connection_that_one_end_has_closed_is_ending() -> Result<()> {
+    in_fresh_namespace("flows::a_connection_that_one_end_has_closed_is_ending", || {
+        let mut linux = Linux::open()?;
+        apply(&mut linux, [nft(MARKING)])?;
+        let listener = TcpListener::bind("127.0.0.1:7001")?;
+        let client = TcpStream::connect("127.0.0.1:7001")?;
+        let (server, _) = listener.accept()?;
+        let mut stage = || linux.flows().map(|flows| flows.iter().map(|flow| flow.stage).collect::<Vec<_>>());
+        ensure!(stage()? == [FlowStage::Open], "{:?}", stage()?);
+        client.shutdown(std::net::Shutdown::Write)?;
+        ensure!(stage()? == [FlowStage::Ending], "{:?}", stage()?);
+        drop((client, server));
+        ensure!(stage()? == [FlowStage::Ending], "{:?}", stage()?);
+        Ok(())
+    })
 }
 
 #[test]
