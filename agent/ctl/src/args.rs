@@ -194,6 +194,36 @@ Examples:
     /// Ask about a line's contract.
     #[command(subcommand)]
     Line(LineCommand),
+    /// Bring a new image onto the gateway: written beside the one that runs, tried, and left by itself if users suffer.
+    #[command(after_help = "\
+Examples:
+  seimonctl update check https://updates.example.jp/seimon.simg
+  seimonctl update stage https://updates.example.jp/seimon.simg
+  seimonctl update apply
+  seimonctl update status")]
+    Update {
+        /// The updater's socket. Default: the environment's SEIMON_UPDATER, else /run/seimon-update/update.sock.
+        #[arg(long, value_name = "FILE")]
+        updater: Option<PathBuf>,
+        #[command(subcommand)]
+        command: UpdateCommand,
+    },
+    /// Make the gateway forget, and restart it.
+    #[command(after_help = "\
+Examples:
+  seimonctl reset factory --yes    the school's settings; the box's identity stays
+  seimonctl reset wipe --yes       everything: before the box leaves the town's hands")]
+    Reset {
+        /// What is to be forgotten.
+        #[arg(value_enum)]
+        what: ResetWhat,
+        /// It is meant.
+        #[arg(long)]
+        yes: bool,
+        /// The updater's socket. Default: the environment's SEIMON_UPDATER, else /run/seimon-update/update.sock.
+        #[arg(long, value_name = "FILE")]
+        updater: Option<PathBuf>,
+    },
     /// Collect what whoever helps from afar needs, with nothing in it that leads to a person.
     Diagnostics {
         /// Where to put it.
@@ -241,6 +271,38 @@ pub enum AcceptanceCommand {
         #[arg(long, value_name = "HEX")]
         key: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UpdateCommand {
+    /// Say what runs, what the other slot holds, and why an image was left.
+    Status,
+    /// Fetch an image's head and say whether it may run here. Writes nothing.
+    Check {
+        /// An https URL, or a file on the gateway.
+        #[arg(value_name = "URL|FILE")]
+        source: String,
+    },
+    /// Write an image into the slot that does not run, and verify it. Nothing changes until `apply`.
+    Stage {
+        /// An https URL, or a file on the gateway.
+        #[arg(value_name = "URL|FILE")]
+        source: String,
+    },
+    /// Restart into the staged image: kept by itself if users are as well as before, left by itself if not.
+    Apply,
+    /// Keep the running image, whatever its trial says.
+    Confirm,
+    /// Restart into the image before.
+    Rollback,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ResetWhat {
+    /// The school's settings; the box's identity stays.
+    Factory,
+    /// Everything.
+    Wipe,
 }
 
 #[derive(Debug, Subcommand)]

@@ -111,7 +111,7 @@ fn japanese(command: Command, name: &str) -> Command {
         };
         let words = argument.clone().help(of_argument(name, id)).help_heading(heading);
         // The words of clap's own are English.
-        let words = if matches!(id, "lang" | "shell") {
+        let words = if matches!(id, "lang" | "shell" | "what") {
             words.hide_possible_values(true)
         } else if matches!(id, "days" | "file" | "board") {
             words.hide_default_value(true)
@@ -227,6 +227,36 @@ fn of_command(name: &str) -> (&'static str, &'static str) {
         ),
         "hub status" => ("ハブと、学校ごとの状態を 1 校 1 行で表示します。", ""),
         "hub explain" => ("学校からその宛先へ届くか、なぜか、相手からどう見えるか。", ""),
+        "update" => (
+            "新しいイメージに更新します。支障があれば自動で元に戻ります。",
+            "\
+例:
+  seimonctl update check https://updates.example.jp/seimon.simg
+  seimonctl update stage https://updates.example.jp/seimon.simg
+  seimonctl update apply
+  seimonctl update status",
+        ),
+        "update status" => ("動いている版、もう一方の版、前の版をやめた理由を表示します。", ""),
+        "update check" => ("イメージの署名と機種を確かめます。何も書き込みません。", ""),
+        "update stage" => (
+            "使っていない側のスロットに書き込み、確かめます。\n\
+             apply するまで、動作は変わりません。",
+            "",
+        ),
+        "update apply" => (
+            "再起動して新しいイメージを試します。利用者の通信が良好なら\n\
+             自動で確定し、悪くなれば自動で戻ります。",
+            "",
+        ),
+        "update confirm" => ("試用の結果を待たずに、動作中のイメージを確定します。", ""),
+        "update rollback" => ("再起動して、前のイメージに戻します。", ""),
+        "reset" => (
+            "設定を消して再起動します。",
+            "\
+例:
+  seimonctl reset factory --yes    学校の設定を消す（識別情報は残る）
+  seimonctl reset wipe --yes       すべて消す（手放す前に）",
+        ),
         "wireguard" => (
             "トンネルの経路の鍵を、通信を切らずに取り替えます。鍵も作れます。",
             "\
@@ -317,6 +347,13 @@ fn of_argument(command: &str, id: &str) -> &'static str {
             "ゲートウェイの機種定義のファイル（差込口など）。\nゲートウェイでは /etc/seimon/board.toml"
         }
         "dry_run" => "何が変わるかを表示するだけで、何も変えない",
+        "updater" => {
+            "更新プログラムのソケット。指定がなければ環境変数\n\
+             SEIMON_UPDATER、それもなければ\n/run/seimon-update/update.sock"
+        }
+        "source" => "https の URL、またはゲートウェイ上のファイル",
+        "what" => "消すもの: factory（学校の設定）または wipe（すべて）",
+        "yes" => "確認済み。付けなければ何もしない",
         "from" if command == "hub explain" => {
             "ハブの計画にある学校の名前、またはトンネルから来る\nIP アドレス"
         }

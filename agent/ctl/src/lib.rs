@@ -23,6 +23,7 @@ mod run;
 mod screen;
 mod sheet;
 mod status;
+mod update;
 mod words;
 
 pub use help::parse;

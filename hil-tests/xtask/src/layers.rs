@@ -20,18 +20,20 @@ enum Layer {
     Tests,
 }
 
-const TABLE: [(&str, Layer); 17] = [
+const TABLE: [(&str, Layer); 19] = [
     ("seimon-board", Layer::Types),
     ("seimon-boot", Layer::Pure),
     ("seimon-plan", Layer::Types),
     ("seimon-core", Layer::Pure),
     ("seimon-ipc", Layer::Pure),
+    ("seimon-update", Layer::Pure),
     ("seimon-journal", Layer::Io),
     ("seimon-dataplane", Layer::Io),
     ("seimon-probe", Layer::Binary),
     ("seimon-resolver", Layer::Binary),
     ("seimon-page", Layer::Binary),
     ("seimon-tunnel", Layer::Binary),
+    ("seimon-updater", Layer::Binary),
     ("seimon-agent", Layer::Binary),
     ("seimonctl", Layer::Binary),
     ("seimon-lab", Layer::Tests),
