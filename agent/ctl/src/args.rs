@@ -195,19 +195,16 @@ Examples:
     #[command(subcommand)]
     Line(LineCommand),
     /// Bring a new image onto the gateway: written beside the one that runs, tried, and left by itself if users suffer.
-    #[command(after_help = "\
+    #[command(
+        subcommand,
+        after_help = "\
 Examples:
   seimonctl update check https://updates.example.jp/seimon.simg
   seimonctl update stage https://updates.example.jp/seimon.simg
   seimonctl update apply
-  seimonctl update status")]
-    Update {
-        /// The updater's socket. Default: the environment's SEIMON_UPDATER, else /run/seimon-update/update.sock.
-        #[arg(long, value_name = "FILE")]
-        updater: Option<PathBuf>,
-        #[command(subcommand)]
-        command: UpdateCommand,
-    },
+  seimonctl update status"
+    )]
+    Update(UpdateCommand),
     /// Make the gateway forget, and restart it.
     #[command(after_help = "\
 Examples:
@@ -220,9 +217,6 @@ Examples:
         /// It is meant.
         #[arg(long)]
         yes: bool,
-        /// The updater's socket. Default: the environment's SEIMON_UPDATER, else /run/seimon-update/update.sock.
-        #[arg(long, value_name = "FILE")]
-        updater: Option<PathBuf>,
     },
     /// Collect what whoever helps from afar needs, with nothing in it that leads to a person.
     Diagnostics {

@@ -347,10 +347,6 @@ fn of_argument(command: &str, id: &str) -> &'static str {
             "ゲートウェイの機種定義のファイル（差込口など）。\nゲートウェイでは /etc/seimon/board.toml"
         }
         "dry_run" => "何が変わるかを表示するだけで、何も変えない",
-        "updater" => {
-            "更新プログラムのソケット。指定がなければ環境変数\n\
-             SEIMON_UPDATER、それもなければ\n/run/seimon-update/update.sock"
-        }
         "source" => "https の URL、またはゲートウェイ上のファイル",
         "what" => "消すもの: factory（学校の設定）または wipe（すべて）",
         "yes" => "確認済み。付けなければ何もしない",

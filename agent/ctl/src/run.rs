@@ -151,8 +151,8 @@ impl Shell<'_> {
             Command::Line(LineCommand::MayCancel { line, days }) => {
                 self.ask(Ask::LineUse { line, days }, false)
             }
-            Command::Update { updater, command } => self.update(command, updater.as_deref()),
-            Command::Reset { what, yes, updater } => self.reset(what, yes, updater.as_deref()),
+            Command::Update(command) => self.update(command),
+            Command::Reset { what, yes } => self.reset(what, yes),
             Command::Diagnostics { file } => self.diagnostics(&file),
             Command::Completions { shell } => {
                 Ok(self.out.write_all(&crate::help::completions(shell, self.lang))?)

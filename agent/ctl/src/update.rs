@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use seimon_ipc::control::Bilingual;
@@ -17,15 +17,15 @@ use crate::run::{Failure, Shell};
 use crate::screen::{clean, table};
 use crate::words::{pick, say};
 
-/// Where the updater listens unless `--updater` or `SEIMON_UPDATER` says otherwise.
-pub const SOCKET: &str = "/run/seimon-update/update.sock";
-pub const SOCKET_VARIABLE: &str = "SEIMON_UPDATER";
+/// Where the updater listens unless `SEIMON_UPDATER` says otherwise.
+const SOCKET: &str = "/run/seimon-update/update.sock";
+const SOCKET_VARIABLE: &str = "SEIMON_UPDATER";
 
 /// A slow line may be silent for long between two steps.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Shell<'_> {
-    pub(crate) fn update(&mut self, command: UpdateCommand, updater: Option<&Path>) -> Result<(), Failure> {
+    pub(crate) fn update(&mut self, command: UpdateCommand) -> Result<(), Failure> {
         let command = match command {
             UpdateCommand::Status => Command::Status {},
             UpdateCommand::Check { source } => Command::Check { source: source_of(source) },
@@ -34,15 +34,10 @@ impl Shell<'_> {
             UpdateCommand::Confirm => Command::Confirm {},
             UpdateCommand::Rollback => Command::Rollback {},
         };
-        self.put_to_updater(command, updater)
+        self.put_to_updater(command)
     }
 
-    pub(crate) fn reset(
-        &mut self,
-        what: ResetWhat,
-        yes: bool,
-        updater: Option<&Path>,
-    ) -> Result<(), Failure> {
+    pub(crate) fn reset(&mut self, what: ResetWhat, yes: bool) -> Result<(), Failure> {
         if !yes {
             return Err(Failure::Told(match (self.lang, what) {
                 (Lang::Ja, ResetWhat::Factory) => {
@@ -63,12 +58,12 @@ impl Shell<'_> {
             ResetWhat::Factory => Reset::Factory,
             ResetWhat::Wipe => Reset::Wipe,
         };
-        self.put_to_updater(Command::Reset { what }, updater)
+        self.put_to_updater(Command::Reset { what })
     }
 
-    fn put_to_updater(&mut self, command: Command, updater: Option<&Path>) -> Result<(), Failure> {
+    fn put_to_updater(&mut self, command: Command) -> Result<(), Failure> {
         let said = std::env::var_os(SOCKET_VARIABLE).filter(|value| !value.is_empty());
-        let socket = updater.map(Path::to_owned).or(said.map(Into::into)).unwrap_or_else(|| SOCKET.into());
+        let socket = said.map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
         let no_answer = || Failure::Client(ClientError::NoAnswer { socket: socket.clone() });
         let mut stream = UnixStream::connect(&socket).map_err(|why| {
             Failure::Client(if why.kind() == io::ErrorKind::PermissionDenied {
@@ -99,7 +94,7 @@ impl Shell<'_> {
             }
             if let Response::Progress { done, total } = response {
                 if !self.json {
-                    self.progress(done, total)?;
+                    self.bytes_done(done, total)?;
                 }
                 continue;
             }
@@ -108,7 +103,7 @@ impl Shell<'_> {
     }
 
     /// One line that is written over, for people who wait.
-    fn progress(&self, done: u64, total: u64) -> io::Result<()> {
+    fn bytes_done(&self, done: u64, total: u64) -> io::Result<()> {
         let mut terminal = io::stderr().lock();
         if !terminal.is_terminal() {
             return Ok(());

@@ -1,7 +1,8 @@
 //! What each request does, and what becomes of an image on trial.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use seimon_board::Instant;
 use seimon_boot::image::Here;
@@ -52,8 +53,10 @@ struct Baseline {
 #[derive(Debug)]
 pub(crate) struct Engine {
     config: Config,
-    /// Held by whoever changes slots or the boot state; others are told so.
+    /// Held by whoever changes slots or the boot state.
     busy: Mutex<()>,
+    /// A request is being carried out: others are told so. The trial's short looks are waited for instead.
+    working: AtomicBool,
     shown: Mutex<Shown>,
     trial: Mutex<Option<Trial>>,
 }
@@ -64,6 +67,15 @@ struct Shown {
     writing: Option<(u64, u64)>,
     trial: Option<Bilingual>,
     restarting: bool,
+}
+
+/// Ends with the request, however that ends.
+struct Working<'a>(&'a AtomicBool);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -90,7 +102,13 @@ fn failed(error: &dyn std::error::Error) -> Response {
 
 impl Engine {
     pub(crate) fn new(config: Config) -> Self {
-        Self { config, busy: Mutex::new(()), shown: Mutex::default(), trial: Mutex::new(None) }
+        Self {
+            config,
+            busy: Mutex::new(()),
+            working: AtomicBool::new(false),
+            shown: Mutex::default(),
+            trial: Mutex::new(None),
+        }
     }
 
     /// Takes up the trial where this start is one. Called once, before the first [`Engine::tend`].
@@ -183,16 +201,14 @@ impl Engine {
                 Err(error) => failed(&error),
             };
         }
-        let _busy = match self.busy.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                return refused(
-                    "ほかの更新作業の途中です。`seimonctl update status` で進み具合を見られます。",
-                    "another update is under way: see `seimonctl update status`",
-                );
-            }
-        };
+        if self.working.swap(true, Ordering::AcqRel) {
+            return refused(
+                "ほかの更新作業の途中です。`seimonctl update status` で進み具合を見られます。",
+                "another update is under way: see `seimonctl update status`",
+            );
+        }
+        let _working = Working(&self.working);
+        let _busy = lock(&self.busy);
         if lock(&self.shown).restarting {
             return refused("再起動を待っています。", "the box is about to restart");
         }

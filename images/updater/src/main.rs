@@ -56,9 +56,9 @@ struct Cli {
     /// The socket (update.sock), and the file that asks for a restart (restart).
     #[arg(long, value_name = "DIR", default_value = "/run/seimon-update")]
     runtime_dir: PathBuf,
-    /// The one authority of the https server that images come from. Default: the system's authorities.
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    /// The one authority of the https server that images come from, where this file is there; else the system's authorities.
+    #[arg(long, value_name = "FILE", default_value = "/etc/seimon/update-ca.pem")]
+    ca: PathBuf,
     /// Where `proc` and `sys` are.
     #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
     root: PathBuf,
@@ -107,7 +107,7 @@ fn run(cli: Cli) -> Result<()> {
         running: looking::running(&command_line),
         folder: cli.state_dir,
         restart: cli.runtime_dir.join("restart"),
-        ca: cli.ca,
+        ca: cli.ca.exists().then_some(cli.ca),
         eyes: looking::Eyes {
             agent_socket: cli.agent_socket,
             plan: cli.plan,
