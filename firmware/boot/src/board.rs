@@ -4,6 +4,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,22 @@ impl Seen {
     pub fn is(&self, board: &BoardId) -> bool {
         let by_tree = board.compatible.iter().any(|known| self.compatible.contains(known));
         by_tree || (board.smbios.is_some() && board.smbios == self.smbios)
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { compatible, smbios } = self;
+        if compatible.is_empty() && smbios.is_none() {
+            return f
+                .write_str("says nothing of itself (no device tree, no SMBIOS): update its boot firmware");
+        }
+        f.write_str(&compatible.join(", "))?;
+        if let Some(Smbios { manufacturer, product }) = smbios {
+            let comma = if compatible.is_empty() { "" } else { "; " };
+            write!(f, "{comma}{manufacturer} {product}")?;
+        }
+        Ok(())
     }
 }
 

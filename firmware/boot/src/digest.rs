@@ -62,3 +62,23 @@ impl<'de> Deserialize<'de> for Digest {
             .map_err(|InvalidDigest| serde::de::Error::custom("not 64 characters of lower-case hexadecimal"))
     }
 }
+
+/// For what is too long to be held in memory.
+#[derive(Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hasher")
+    }
+}

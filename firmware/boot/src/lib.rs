@@ -17,11 +17,15 @@ extern crate alloc;
 
 pub mod board;
 mod digest;
+pub mod disk;
+pub mod gpt;
+pub mod guardian;
 pub mod image;
 pub mod policy;
+pub mod rescue;
 pub mod state;
 
-pub use digest::{Digest, InvalidDigest};
+pub use digest::{Digest, Hasher, InvalidDigest};
 pub use image::{Anchors, Manifest, Refusal, SignedHead};
 pub use policy::{Choice, Reason};
 pub use state::{BootState, Slot, SlotState, Status};

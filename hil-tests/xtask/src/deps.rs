@@ -70,7 +70,7 @@ pub(crate) fn is_root() -> bool {
         .unwrap_or(false)
 }
 
-fn install(packages: &[&str], consent: Consent) -> Result<()> {
+pub(crate) fn install(packages: &[&str], consent: Consent) -> Result<()> {
     let line =
         format!("apt-get update && apt-get install --yes --no-install-recommends {}", packages.join(" "));
     if !present("apt-get") {

@@ -20,7 +20,7 @@ enum Layer {
     Tests,
 }
 
-const TABLE: [(&str, Layer); 19] = [
+const TABLE: [(&str, Layer); 20] = [
     ("seimon-board", Layer::Types),
     ("seimon-boot", Layer::Pure),
     ("seimon-plan", Layer::Types),
@@ -39,6 +39,7 @@ const TABLE: [(&str, Layer); 19] = [
     ("seimon-lab", Layer::Tests),
     ("seimon-sim", Layer::Tests),
     ("seimon-fuzz", Layer::Tests),
+    ("seimon-vmlab", Layer::Tests),
     ("xtask", Layer::Tests),
 ];
 

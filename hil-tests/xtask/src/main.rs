@@ -7,6 +7,7 @@ mod board;
 mod build;
 mod deps;
 mod fuzz;
+mod guardian;
 mod layers;
 mod man;
 mod say;
@@ -32,6 +33,8 @@ cargo xtask COMMAND
                                                 simulate N futures, the crash matrix, H hours of lossy lines
   fuzz [--minutes N] [--target NAME]            send anything to whatever reads from outside
   board list | check [FILE|ID...] | show FILE|ID  look at board files
+  guardian build --anchors FILE [--out FILE]    build the boot guardian, BOOTAA64.EFI
+  guardian test [--story NAME] [--cuts N] [--json FILE]  tell its stories in QEMU
   layers                                        check that dependencies point by layer, never back
   man [--out FOLDER]                            write the manual pages for man(1); default: target/man
   deps [--yes]                                  install what the demo and the tests need
@@ -70,6 +73,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         "sim" => simulation::simulate(rest),
         "board" => board::run(rest),
         "fuzz" => fuzz::run(rest),
+        "guardian" => guardian::run(rest, consent),
         "man" => man::write(rest),
         "test" => test::run(),
         "layers" => {
