@@ -20,7 +20,7 @@ enum Layer {
     Tests,
 }
 
-const TABLE: [(&str, Layer); 17] = [
+const TABLE: [(&str, Layer); 19] = [
     ("seimon-board", Layer::Types),
     ("seimon-boot", Layer::Pure),
     ("seimon-plan", Layer::Types),
@@ -34,6 +34,8 @@ const TABLE: [(&str, Layer); 17] = [
     ("seimon-tunnel", Layer::Binary),
     ("seimon-agent", Layer::Binary),
     ("seimonctl", Layer::Binary),
+    ("seimon-maintenance", Layer::Binary),
+    ("seimon-image", Layer::Tests),
     ("seimon-lab", Layer::Tests),
     ("seimon-sim", Layer::Tests),
     ("seimon-fuzz", Layer::Tests),
