@@ -20,7 +20,7 @@ enum Layer {
     Tests,
 }
 
-const TABLE: [(&str, Layer); 19] = [
+const TABLE: [(&str, Layer); 20] = [
     ("seimon-board", Layer::Types),
     ("seimon-boot", Layer::Pure),
     ("seimon-plan", Layer::Types),
@@ -35,6 +35,7 @@ const TABLE: [(&str, Layer); 19] = [
     ("seimon-agent", Layer::Binary),
     ("seimonctl", Layer::Binary),
     ("seimon-maintenance", Layer::Binary),
+    ("seimon-init", Layer::Binary),
     ("seimon-image", Layer::Tests),
     ("seimon-lab", Layer::Tests),
     ("seimon-sim", Layer::Tests),

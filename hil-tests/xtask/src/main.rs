@@ -7,6 +7,7 @@ mod board;
 mod build;
 mod deps;
 mod fuzz;
+mod image;
 mod layers;
 mod man;
 mod say;
@@ -32,6 +33,11 @@ cargo xtask COMMAND
                                                 simulate N futures, the crash matrix, H hours of lossy lines
   fuzz [--minutes N] [--target NAME]            send anything to whatever reads from outside
   board list | check [FILE|ID...] | show FILE|ID  look at board files
+  image --board NAME [--out DIR] [--version V] [--epoch N] [--key FILE] [--json]
+                                                make a signed image (images/README.md)
+  image lock | diff OLD NEW | sbom --board NAME | cve [--database FILE] | check --board NAME
+  vm run [--board NAME] [--disk FILE] [--plan FILE] [--guardian FILE] [--exit-when-ready]
+                                                start an image in QEMU
   layers                                        check that dependencies point by layer, never back
   man [--out FOLDER]                            write the manual pages for man(1); default: target/man
   deps [--yes]                                  install what the demo and the tests need
@@ -72,6 +78,8 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         "fuzz" => fuzz::run(rest),
         "man" => man::write(rest),
         "test" => test::run(),
+        "image" => image::image(rest, consent),
+        "vm" => image::vm(rest, consent),
         "layers" => {
             let problems = layers::check()?;
             for problem in &problems {

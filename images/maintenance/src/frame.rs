@@ -33,8 +33,10 @@ pub enum FrameError {
 
 pub fn write<M: Serialize>(port: &mut impl Write, message: &M) -> Result<(), FrameError> {
     let json = serde_json::to_vec(message).map_err(FrameError::Unwritable)?;
-    let length =
-        u32::try_from(json.len()).ok().filter(|_| json.len() <= MOST).ok_or(FrameError::TooLong(json.len()))?;
+    let length = u32::try_from(json.len())
+        .ok()
+        .filter(|_| json.len() <= MOST)
+        .ok_or(FrameError::TooLong(json.len()))?;
     let bytes = [&length.to_le_bytes()[..], &json].concat();
     port.write_all(&bytes).and_then(|()| port.flush()).map_err(FrameError::Port)
 }

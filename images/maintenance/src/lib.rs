@@ -3,8 +3,9 @@
 //! The port is a virtio-serial port of the name [`PORT`]; hardware has none, and without it the gateway's end is never
 //! started. The bench asks, the gateway answers, one question at a time: [`Question`] and [`Reply`], each in a frame
 //! ([`frame`]). There is no shell and no command of the asker's choice: a question is one of [`Request`]'s, files are
-//! named by what they are for, processes by what they do. See `docs/maintenance.md`.
+//! named by what they are for, processes by what they do. [`client`] is the end of a bench. See `docs/maintenance.md`.
 
+pub mod client;
 pub mod frame;
 mod words;
 

@@ -204,7 +204,8 @@ mod tests {
     #[test]
     fn requests_are_written_so() {
         let written = |request: &Request| serde_json::to_string(request).unwrap();
-        let ctl = Request::Ctl { arguments: vec!["status".into()], input: String::new(), patience_ms: 10_000 };
+        let ctl =
+            Request::Ctl { arguments: vec!["status".into()], input: String::new(), patience_ms: 10_000 };
         assert_eq!(written(&ctl), r#"{"ask":"ctl","arguments":["status"],"input":"","patience_ms":10000}"#);
         let put = Request::Put { file: FileFor::ClockTrust, content: String::new() };
         assert_eq!(written(&put), r#"{"ask":"put","file":"clock-trust","content":""}"#);
