@@ -18,12 +18,26 @@ const BENCH: [(&str, &str); 2] = [("iperf3", "iperf3"), ("wireguard-go", "wiregu
 /// For scenarios that move the clock or cut the power.
 const FAULTS: [(&str, &str); 2] = [("faketime", "faketime"), ("mkfs.ext4", "e2fsprogs")];
 
+const IMAGE: [(&str, &str); 6] = [
+    ("apt-get", "apt"),
+    ("dpkg-deb", "dpkg"),
+    ("mkfs.erofs", "erofs-utils"),
+    ("depmod", "kmod"),
+    ("zstd", "zstd"),
+    ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"),
+];
+const MACHINE: [(&str, &str); 1] = [("qemu-system-aarch64", "qemu-system-arm qemu-efi-aarch64")];
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     Lab,
     Bench,
     /// The lab with all scenarios.
     Faults,
+    /// To make an image.
+    Image,
+    /// To start one.
+    VirtualMachine,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,16 +55,24 @@ pub(crate) fn ensure(need: Need, consent: Consent) -> Result<()> {
     if !missing.is_empty() {
         install(&missing, consent)?;
     }
-    namespaces()
+    match need {
+        Need::Lab | Need::Bench | Need::Faults => namespaces(),
+        Need::Image | Need::VirtualMachine => Ok(()),
+    }
 }
 
 fn missing(need: Need) -> Vec<&'static str> {
+    let base: &[(&str, &str)] = match need {
+        Need::Lab | Need::Bench | Need::Faults => &LAB,
+        Need::Image => &IMAGE,
+        Need::VirtualMachine => &MACHINE,
+    };
     let more: &[(&str, &str)] = match need {
-        Need::Lab => &[],
+        Need::Lab | Need::Image | Need::VirtualMachine => &[],
         Need::Bench => &BENCH,
         Need::Faults => &FAULTS,
     };
-    LAB.iter().chain(more).filter(|(program, _)| !present(program)).map(|(_, package)| *package).collect()
+    base.iter().chain(more).filter(|(program, _)| !present(program)).map(|(_, package)| *package).collect()
 }
 
 /// Looks where administrators' programs are, too: an ordinary user's PATH often lacks `sbin`.

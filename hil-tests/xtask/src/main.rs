@@ -8,6 +8,7 @@ mod build;
 mod deps;
 mod fuzz;
 mod guardian;
+mod image;
 mod layers;
 mod man;
 mod say;
@@ -35,6 +36,11 @@ cargo xtask COMMAND
   board list | check [FILE|ID...] | show FILE|ID  look at board files
   guardian build --anchors FILE [--out FILE]    build the boot guardian, BOOTAA64.EFI
   guardian test [--story NAME] [--cuts N] [--json FILE]  tell its stories in QEMU
+  image --board NAME [--out DIR] [--version V] [--epoch N] [--key FILE] [--json]
+                                                make a signed image (images/README.md)
+  image lock | diff OLD NEW | sbom --board NAME | cve [--database FILE] | check --board NAME
+  vm run [--board NAME] [--disk FILE] [--plan FILE] [--guardian FILE] [--exit-when-ready]
+                                                start an image in QEMU
   layers                                        check that dependencies point by layer, never back
   man [--out FOLDER]                            write the manual pages for man(1); default: target/man
   deps [--yes]                                  install what the demo and the tests need
@@ -76,6 +82,8 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         "guardian" => guardian::run(rest, consent),
         "man" => man::write(rest),
         "test" => test::run(),
+        "image" => image::image(rest, consent),
+        "vm" => image::vm(rest, consent),
         "layers" => {
             let problems = layers::check()?;
             for problem in &problems {
