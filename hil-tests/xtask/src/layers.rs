@@ -20,7 +20,7 @@ enum Layer {
     Tests,
 }
 
-const TABLE: [(&str, Layer); 17] = [
+const TABLE: [(&str, Layer); 18] = [
     ("seimon-board", Layer::Types),
     ("seimon-boot", Layer::Pure),
     ("seimon-plan", Layer::Types),
@@ -37,6 +37,7 @@ const TABLE: [(&str, Layer); 17] = [
     ("seimon-lab", Layer::Tests),
     ("seimon-sim", Layer::Tests),
     ("seimon-fuzz", Layer::Tests),
+    ("seimon-guest", Layer::Tests),
     ("xtask", Layer::Tests),
 ];
 
