@@ -86,8 +86,8 @@ impl Request {
 pub(crate) fn quick() -> Result<Job> {
     tests(&Request {
         package: "seimon-dataplane".into(),
-        targets: vec!["segmentation".into(), "kernel".into()],
-        filters: ["fast::", "vlan::", "wireguard::", "moving::", "plan::"].map(str::to_owned).to_vec(),
+        targets: vec!["segmentation".into()],
+        filters: ["fast::", "vlan::", "wireguard::", "under_lockdown"].map(str::to_owned).to_vec(),
         ..Request::default()
     })
 }
@@ -107,7 +107,7 @@ pub(crate) fn tests(request: &Request) -> Result<Job> {
         job.files.push((name.clone(), 0o755, stripped(&executable)?));
         if is_test {
             let filters = request.filters.join(" ");
-            job.script += &format!("{name} --test-threads=1 --show-output {filters} || failed=1\n");
+            job.script += &format!("{name} --test-threads=1 --nocapture {filters} || failed=1\n");
         }
     }
     job.script += "exit $failed\n";

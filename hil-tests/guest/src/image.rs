@@ -70,6 +70,12 @@ pub(crate) fn base(folder: &Path) -> Result<Images> {
             b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
         )?;
         archive.file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
+        // nft asks it for names of protocols.
+        archive.file(
+            "etc/protocols",
+            0o644,
+            b"icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n",
+        )?;
         archive.file("etc/hosts", 0o644, b"127.0.0.1 localhost\n::1 localhost\n")?;
         // Debian's folders are links into /usr; its packages of the day do not bring the links.
         for name in ["lib", "bin", "sbin"] {
