@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// In this order: without `crc32c_generic` every nft module fails, for nobody here obeys soft dependencies.
-const WANTED: [&str; 58] = [
+const WANTED: [&str; 59] = [
     "crc32c_generic",
     "virtio_net",
     "virtio_rng",
@@ -33,6 +33,7 @@ const WANTED: [&str; 58] = [
     "nft_hash",
     "nft_numgen",
     "nft_quota",
+    "nft_objref",
     "nft_connlimit",
     "nft_tproxy",
     "nft_socket",
