@@ -41,6 +41,7 @@ use crate::lookups::{Found, Lookups};
 use crate::metering::Metering;
 use crate::network::Network;
 use crate::page::StatusPage;
+use crate::panel::Panel;
 use crate::plans::{self, LoadedPlan};
 use crate::probing::Probing;
 use crate::proxy::ProxyWatch;
@@ -68,6 +69,7 @@ pub(crate) enum ProbeState {
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) board: Board,
+    pub(crate) panel: Panel,
     pub(crate) executable: PathBuf,
     pub(crate) sabotage: Sabotage,
     pub(crate) clock: Clock,
@@ -206,6 +208,7 @@ impl Agent {
         let line_use = LineUseCount::of(store.line_days());
         let metering = Metering::of(store.meter());
         let mut agent = Self {
+            panel: Panel::of(&board),
             board,
             executable,
             sabotage,

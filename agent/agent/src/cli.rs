@@ -31,8 +31,8 @@ pub(crate) struct Run {
     /// used until this file changes.
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: PathBuf,
-    /// The board descriptor: which printed port is which interface.
-    #[arg(long, value_name = "FILE")]
+    /// The board descriptor: which printed port is which interface. `auto`: of those that come with the program, the one that this machine is.
+    #[arg(long, value_name = "FILE|auto", default_value = crate::plans::AUTO)]
     pub(crate) board: PathBuf,
     /// Durable state (journal, applied plan).
     #[arg(long, value_name = "DIR")]

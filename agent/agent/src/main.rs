@@ -19,6 +19,7 @@ mod metering;
 mod metrics;
 mod network;
 mod page;
+mod panel;
 mod plans;
 mod probing;
 mod proxy;

@@ -62,7 +62,15 @@ pub(crate) struct Network {
     repairs: u64,
     tunnels: Tunnels,
     rotation: Option<Rotation>,
+    fast: Fast,
     sabotage: Sabotage,
+}
+
+/// Whether flows under way may leave the rules, which is the kernel's to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fast {
+    Yes,
+    No,
 }
 
 /// How the kernel compares with the plan.
@@ -90,6 +98,16 @@ impl Network {
         let mut compiled = compile(&in_force, &allocation, &choices, None, generation)
             .context("the plan cannot be made into a network")?;
         sabotage.maim(&mut compiled);
+        let fast = match dataplane.has_flowtables() {
+            Ok(true) => Fast::Yes,
+            Ok(false) => Fast::No,
+            // It is told by the first converge, which needs nft as well.
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "flowtables");
+                Fast::No
+            }
+        };
+        tracing::info!(flowtable = fast == Fast::Yes, "flows under way");
         Ok(Self {
             dataplane,
             plan,
@@ -108,6 +126,7 @@ impl Network {
             repairs: 0,
             tunnels: Tunnels::default(),
             rotation: None,
+            fast,
             sabotage,
         })
     }
@@ -229,6 +248,9 @@ impl Network {
                 map.elements.clone_from(&current.elements);
             }
         }
+        if self.fast == Fast::No {
+            compiled.ruleset = compiled.ruleset.without_flowtable();
+        }
         let observed = self.observe()?;
         Ok(diff(&observed, self.verified.as_ref(), &compiled).changes.iter().map(describe).collect())
     }
@@ -311,7 +333,11 @@ impl Network {
             .iter()
             .filter_map(|link| match &link.kind {
                 LinkKind::Probe { far, .. } => Some(far.clone()),
-                LinkKind::Uplink | LinkKind::Bridge { .. } | LinkKind::Tunnel => None,
+                LinkKind::Uplink
+                | LinkKind::Bridge { .. }
+                | LinkKind::Trunk { .. }
+                | LinkKind::Vlan { .. }
+                | LinkKind::Tunnel => None,
             })
             .collect();
         for far in fars {

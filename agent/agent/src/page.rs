@@ -154,7 +154,7 @@ impl Agent {
         self.page.made_for = Some(made_for);
     }
 
-    fn matter(&self, now: Reading) -> Matter {
+    pub(crate) fn matter(&self, now: Reading) -> Matter {
         let plan = self.network.plan();
         let unknown = |path| self.health.liveness(path) == Liveness::Unknown;
         if !self.network.is_verified() {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use seimon_board::Board;
+use seimon_board::hardware::Seen;
 use seimon_plan::{Role, ValidSitePlan};
 
 use crate::agent::Authorities;
@@ -31,9 +32,42 @@ pub(crate) struct Chosen<L> {
     pub(crate) notes: Vec<String>,
 }
 
+/// In place of a board file.
+pub(crate) const AUTO: &str = "auto";
+
 pub(crate) fn load_board(file: &Path) -> Result<Board> {
+    if file == Path::new(AUTO) {
+        return recognised(Path::new("/"));
+    }
     let text = std::fs::read_to_string(file).with_context(|| format!("board file {}", file.display()))?;
     Ok(Board::parse(&text, &file.display().to_string())?)
+}
+
+/// The shipped board that the machine is, by what its firmware says below `root`.
+fn recognised(root: &Path) -> Result<Board> {
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap_or_default();
+    let tree = read("proc/device-tree/compatible");
+    let compatible: Vec<&str> = tree.split('\0').filter(|word| !word.is_empty()).collect();
+    let (vendor, product) = (read("sys/class/dmi/id/sys_vendor"), read("sys/class/dmi/id/product_name"));
+    let (vendor, product) = (vendor.trim(), product.trim());
+    let smbios = (!vendor.is_empty() || !product.is_empty()).then_some((vendor, product));
+    let seen = Seen { compatible, smbios };
+    if let Some(board) = Board::recognise(&seen) {
+        tracing::info!(board = board.id, "recognised");
+        return Ok(board);
+    }
+    let tree = match seen.compatible.as_slice() {
+        [] => "there is no device tree".to_owned(),
+        words => format!("the device tree says {}", words.join(", ")),
+    };
+    let smbios = match smbios {
+        None => "there is no SMBIOS".to_owned(),
+        Some((vendor, product)) => format!("SMBIOS says manufacturer `{vendor}`, product `{product}`"),
+    };
+    anyhow::bail!(
+        "this machine is none of the boards that come with the program ({}): {tree}; {smbios}. Name its board file with --board",
+        Board::shipped_ids().collect::<Vec<_>>().join(", ")
+    )
 }
 
 /// The file on the command line is a new intention when it is another than the one that was last taken over; otherwise
@@ -113,4 +147,39 @@ pub(crate) fn load(bytes: &[u8], file: &str, folder: &Path, board: &Board) -> Re
     }
     let toml = String::from_utf8_lossy(bytes).into_owned();
     Ok(LoadedPlan { plan, toml, file: file.to_owned(), folder: folder.to_owned(), authorities })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(files: &[(&str, &str)]) -> Result<Board> {
+        let root = tempfile::tempdir()?;
+        for (name, text) in files {
+            let file = root.path().join(name);
+            std::fs::create_dir_all(file.parent().context("a folder")?)?;
+            std::fs::write(file, text)?;
+        }
+        recognised(root.path())
+    }
+
+    #[test]
+    fn a_machine_is_recognised_by_its_firmware_and_a_stranger_is_told_what_was_seen() {
+        const TREE: &str = "proc/device-tree/compatible";
+        let id = |files: &[(&str, &str)]| {
+            machine(files).map(|board| board.id).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(id(&[(TREE, "bananapi,bpi-r3\0mediatek,mt7986a\0")]).as_deref(), Ok("bananapi-bpi-r3"));
+        let dmi = [
+            ("sys/class/dmi/id/sys_vendor", "QEMU\n"),
+            ("sys/class/dmi/id/product_name", "QEMU Virtual Machine\n"),
+        ];
+        assert_eq!(id(&dmi).as_deref(), Ok("qemu-virt-edk2"));
+        let stranger = id(&[(TREE, "acme,box\0mediatek,mt7986a\0")]).expect_err("a stranger");
+        for word in ["acme,box, mediatek,mt7986a", "no SMBIOS", "--board", "bananapi-bpi-r3"] {
+            assert!(stranger.contains(word), "{word}: {stranger}");
+        }
+        let nothing = id(&[]).expect_err("nothing seen");
+        assert!(nothing.contains("no device tree"), "{nothing}");
+    }
 }

@@ -464,7 +464,8 @@ impl Agent {
     fn port_of(&mut self, zone: &ZoneId, client: MacAddress) -> Option<String> {
         let interface = self.network.heard_at(&bridge_name(zone).ok()?).remove(&client)?;
         let plan = self.network.plan();
-        let mut ports = plan.zones.get(zone)?.ports.iter();
+        let zone = plan.zones.get(zone)?;
+        let mut ports = zone.ports.iter().chain(&zone.trunks);
         ports.find(|port| plan.interface_of(port) == Some(&interface)).cloned()
     }
 

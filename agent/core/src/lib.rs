@@ -8,6 +8,7 @@ pub mod line_use;
 pub mod metering;
 pub mod migration;
 pub mod network_plan;
+pub mod panel;
 pub mod proxy;
 pub mod scrub;
 pub mod segmentation;

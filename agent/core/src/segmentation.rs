@@ -14,7 +14,7 @@
 //!                         ▼
 //!                      use_<n>_<path>: ct mark written, affinity refreshed
 //!  to_real ─ inside address → the path's real address; none known: refuse
-//!  between ─ (path, from, to) as planned; policy drop
+//!  between ─ under way? into the flowtable, and from then on past all of this; else (path, from, to) as planned; policy drop
 //!  leaving ─ nat_<path>
 //! ```
 //! The same with 6 for IPv6, where a known flow's source is looked at as well: IPv4's is by routing. Nothing walks along
@@ -24,7 +24,9 @@ mod builder;
 mod canary;
 mod cap;
 mod classify;
+mod ended;
 mod explain;
+mod fast;
 mod gateway;
 mod intervals;
 mod permits;
@@ -32,6 +34,7 @@ mod translate;
 
 use seimon_plan::{GroupId, INTERNET_GROUP};
 
+pub use ended::ended;
 pub use explain::{Explanation, Outcome, Question, Target, explain, zone_of};
 
 pub(crate) use builder::Builder;

@@ -13,13 +13,17 @@ use crate::words::say;
 enum Use<'a> {
     Line(&'a LineId),
     Zone(&'a ZoneId),
+    /// To a switch, for several zones.
+    Trunk,
     Nothing,
 }
 
 fn use_of<'a>(plan: &'a ValidSitePlan, port: &str) -> Use<'a> {
     let line = plan.lines.iter().find(|(_, line)| line.port == port).map(|(id, _)| Use::Line(id));
     let zone = || plan.zones.iter().find(|(_, zone)| zone.ports.iter().any(|name| name == port));
-    line.or_else(|| zone().map(|(id, _)| Use::Zone(id))).unwrap_or(Use::Nothing)
+    let is_trunk = plan.zones.values().any(|zone| zone.trunks.iter().any(|name| name == port));
+    let other = if is_trunk { Use::Trunk } else { Use::Nothing };
+    line.or_else(|| zone().map(|(id, _)| Use::Zone(id))).unwrap_or(other)
 }
 
 fn line_word(lang: Lang, plan: &ValidSitePlan, id: &LineId) -> String {
@@ -130,6 +134,11 @@ fn cables(lang: Lang, plan: &ValidSitePlan, board: &Board) -> Vec<Block> {
             Use::Zone(id) => (
                 zone_word(lang, plan, id),
                 say(lang, "校内の配線（壁の差し込み口など）", "the school's own cabling"),
+                Tone::Good,
+            ),
+            Use::Trunk => (
+                say(lang, "いくつもの部屋・用途の線をまとめる機械", "several networks"),
+                say(lang, "校内のスイッチや無線の機械", "the school's switch or access point"),
                 Tone::Good,
             ),
             Use::Nothing => (

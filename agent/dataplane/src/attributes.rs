@@ -109,6 +109,10 @@ impl<'a> Attribute<'a> {
         self.value.first().copied()
     }
 
+    pub(crate) fn u16(self) -> Option<u16> {
+        Some(u16::from_ne_bytes(self.value.get(0..2)?.try_into().ok()?))
+    }
+
     pub(crate) fn u16_be(self) -> Option<u16> {
         Some(u16::from_be_bytes(self.value.get(0..2)?.try_into().ok()?))
     }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use seimon_core::network_plan::{Flow, FlowKill, FlowStage, Mark};
 
 use crate::attributes::{Attribute, Attributes, PutAttributes};
-use crate::socket::{Messages, NLM_F_ACK, NLM_F_REQUEST, Netlink, NetlinkError};
+use crate::socket::{Messages, NLM_F_ACK, NLM_F_REQUEST, Netlink, NetlinkError, Refusal};
 
 const SUBSYSTEM: u16 = 1 << 8;
 const CT_NEW: u16 = 0;
@@ -73,10 +73,10 @@ impl Conntrack {
         Ok(self.entries(&FlowKill::default())?.into_iter().map(|entry| entry.flow).collect())
     }
 
-    /// Deletes the flows of ours that match; returns how many.
+    /// Deletes the flows of ours that match; returns how many are left because they are in a flowtable (some Linux before 6.4).
     pub(crate) fn kill(&mut self, which: &FlowKill) -> Result<usize, NetlinkError> {
         let entries = self.entries(which)?;
-        let mut killed = 0;
+        let mut offloaded = 0;
         for some in entries.chunks(AT_ONCE) {
             let mut messages = Messages::default();
             let (mut first, mut last) = (0, 0);
@@ -96,12 +96,13 @@ impl Conntrack {
             }
             // One that ended by itself meanwhile is as good as deleted.
             let refusals = self.netlink.exchange_each(&messages.bytes, first, last)?;
-            killed += some.len() - refusals.len();
-            if let Some(other) = refusals.into_iter().find(|refusal| refusal.errno != Errno::NOENT) {
+            offloaded += refusals.iter().filter(|refusal| refusal.errno == Errno::BUSY).count();
+            let real = |refusal: &Refusal| refusal.errno != Errno::NOENT && refusal.errno != Errno::BUSY;
+            if let Some(other) = refusals.into_iter().find(real) {
                 return Err(NetlinkError::Refused(other));
             }
         }
-        Ok(killed)
+        Ok(offloaded)
     }
 
     fn entries(&mut self, which: &FlowKill) -> Result<Vec<Entry>, NetlinkError> {
@@ -128,11 +129,7 @@ impl Conntrack {
             },
         )?;
         // Asked again here: an old kernel ignores the filter.
-        entries.retain(|Entry { flow, .. }| {
-            flow.mark.0 & Mark::OURS != 0
-                && flow.mark.0 & mask == mark
-                && !(which.unanswered_only && flow.answered)
-        });
+        entries.retain(|Entry { flow, .. }| which.matches(flow));
         // A dump that the table grew under can show a flow twice.
         entries.sort_by_key(|entry| entry.flow.id);
         entries.dedup_by_key(|entry| entry.flow.id);

@@ -15,6 +15,7 @@ use seimon_core::network_plan::{
 };
 
 use crate::conntrack::Conntrack;
+use crate::listing::Listing;
 use crate::nf::{Elements, NfTables, Put};
 use crate::ours::Ours;
 use crate::rt::Router;
@@ -23,6 +24,12 @@ use crate::watch::Watch;
 use crate::{failure, listing, nft};
 
 const SYSCTLS: &str = "/proc/sys";
+const FLOWTABLE_TRIAL: &str = "table inet seimon_trial {
+    flowtable fast { hook ingress priority 0; counter; }
+    chain between { type filter hook forward priority 0; policy accept; ct state established flow add @fast; }
+}
+delete table inet seimon_trial
+";
 
 /// The Linux implementation. Every call blocks until the kernel has answered, at most some seconds.
 ///
@@ -78,6 +85,11 @@ impl Linux {
         self.tunnels.set_program(program);
     }
 
+    /// Whether the kernel has flowtables, and rules that use them. Asked by a transaction that is thrown away.
+    pub fn has_flowtables(&self) -> Result<bool, ApplyError> {
+        nft::takes(FLOWTABLE_TRIAL, &self.ours)
+    }
+
     /// A subscription to changes by others than this `Linux`.
     pub fn watch(&self) -> Result<Watch, ApplyError> {
         let refused = |source| ApplyError::Kernel { doing: "subscribe to changes".into(), source };
@@ -125,9 +137,11 @@ impl Linux {
                 self.change_elements(remove, &add)
             }
             Change::Affinity { add, remove } => self.change_affinity(add, remove),
-            Change::Kill(which) => {
-                self.conntrack.kill(which).map(|_| ()).map_err(|error| failure("delete flows", error))
-            }
+            Change::Kill(which) => match self.conntrack.kill(which) {
+                Ok(0) => Ok(()),
+                Ok(flows) => Err(ApplyError::Offloaded { flows }),
+                Err(error) => Err(failure("delete flows", error)),
+            },
             Change::LinkUp(link) => {
                 if link.kind == LinkKind::Tunnel {
                     self.tunnels.make(&mut self.router, &link.name)?;
@@ -175,7 +189,8 @@ impl Linux {
     }
 
     fn table(&mut self) -> Result<Option<TableState>, ApplyError> {
-        let Some(chains) = listing::read(&nft::list(&self.ours)?)? else { return Ok(None) };
+        let Some(listing) = listing::read(&nft::list(&self.ours)?)? else { return Ok(None) };
+        let Listing { chains, flowtable } = listing;
         let unlisted = |error| failure("list sets and maps", error);
         let containers = self.tables.containers().map_err(unlisted)?;
         let mut elements = BTreeMap::new();
@@ -185,7 +200,7 @@ impl Linux {
             elements.insert(container.name.clone(), found);
         }
         let containers = containers.iter().map(|c| (c.name.clone(), c.fingerprint())).collect();
-        Ok(Some(TableState { chains, containers, elements }))
+        Ok(Some(TableState { chains, containers, elements, flowtable }))
     }
 }
 
@@ -194,7 +209,7 @@ impl Dataplane for Linux {
         let links = self.router.links()?;
         Ok(Observed {
             interfaces: links.iter().map(|link| (link.name.clone(), link.up)).collect(),
-            links: links.ours(),
+            links: links.ours(&self.router.carried()?),
             tunnels: self.tunnels.states(&links),
             addresses: self.router.addresses(&links)?.into_iter().collect(),
             routes: self.router.routes(&links)?.into_iter().collect(),

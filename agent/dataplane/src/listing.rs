@@ -3,15 +3,24 @@
 //! Chains and rules are read with the types of the `nftables` crate. A rule with a statement that the crate does not
 //! know is still read, from the JSON values: others may have put anything into our table, and that is what we look for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nftables::schema::{Chain, Rule};
 use nftables::types::{NfChainPolicy, NfChainType, NfHook};
+use seimon_board::InterfaceName;
 use seimon_core::network_plan::{ApplyError, ChainState, Name, Ruleset};
 use serde_json::Value;
 
-/// Chains of our table; `None` when it is not there.
-pub(crate) fn read(json: &str) -> Result<Option<BTreeMap<Name, ChainState>>, ApplyError> {
+/// What is listed of our table.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Listing {
+    pub(crate) chains: BTreeMap<Name, ChainState>,
+    /// The flowtable's devices.
+    pub(crate) flowtable: Option<BTreeSet<InterfaceName>>,
+}
+
+/// `None` when our table is not there.
+pub(crate) fn read(json: &str) -> Result<Option<Listing>, ApplyError> {
     let unreadable = |what: &dyn std::fmt::Display| ApplyError::Unreadable(format!("nft's listing: {what}"));
     let mut document: Value = serde_json::from_str(json).map_err(|error| unreadable(&error))?;
     let Some(Value::Array(objects)) = document.get_mut("nftables").map(Value::take) else {
@@ -19,6 +28,7 @@ pub(crate) fn read(json: &str) -> Result<Option<BTreeMap<Name, ChainState>>, App
     };
     let mut exists = false;
     let mut chains = BTreeMap::new();
+    let mut flowtable = None;
     let mut digests: BTreeMap<Name, Digest> = BTreeMap::new();
     for object in objects {
         let Value::Object(object) = object else { continue };
@@ -28,6 +38,9 @@ pub(crate) fn read(json: &str) -> Result<Option<BTreeMap<Name, ChainState>>, App
                 "chain" if is_in_our_table(&body) => {
                     let (name, base) = chain(body).map_err(|error| unreadable(&error))?;
                     chains.insert(name, ChainState { base, ..ChainState::default() });
+                }
+                "flowtable" if is_in_our_table(&body) && field(&body, "name") == Some(Ruleset::FLOWTABLE) => {
+                    flowtable = Some(devices(&body));
                 }
                 "rule" if is_in_our_table(&body) => {
                     let rule = SeenRule::read(body);
@@ -42,7 +55,17 @@ pub(crate) fn read(json: &str) -> Result<Option<BTreeMap<Name, ChainState>>, App
     for (name, state) in &mut chains {
         state.digest = digests.remove(name).unwrap_or_default().text();
     }
-    Ok(exists.then_some(chains))
+    Ok(exists.then_some(Listing { chains, flowtable }))
+}
+
+/// One device is a word, more are a list, none are nothing.
+fn devices(body: &Value) -> BTreeSet<InterfaceName> {
+    let listed = match body.get("dev") {
+        Some(Value::Array(all)) => all.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
+    };
+    listed.iter().filter_map(|name| InterfaceName::new(name.as_str()?).ok()).collect()
 }
 
 fn field<'a>(body: &'a Value, name: &str) -> Option<&'a str> {
@@ -165,18 +188,33 @@ mod tests {
     }
 
     fn pre(rules: &str) -> ChainState {
-        read(&listing(rules)).expect("readable").expect("there").remove("pre").expect("chain")
+        read(&listing(rules)).expect("readable").expect("there").chains.remove("pre").expect("chain")
     }
 
     const TAGGED: &str = r#", {"rule": {"family": "inet", "table": "seimon", "chain": "pre", "handle": 18, "comment": "s:0000abcd", "expr": [{"counter": {"packets": 0, "bytes": 0}}, {"accept": null}]}}"#;
 
     #[test]
     fn chains_of_our_table_are_read_with_declaration_and_tags() {
-        let chains = read(&listing(TAGGED)).expect("readable").expect("there");
+        let Listing { chains, flowtable } = read(&listing(TAGGED)).expect("readable").expect("there");
+        assert_eq!(flowtable, None);
         assert_eq!(chains.len(), 2);
         assert_eq!(chains["pre"].base, "filter prerouting -150 drop");
         assert_eq!(chains["use_1_2"].base, "");
         assert_eq!(chains["pre"].rule_tags, [Some("0000abcd".to_owned())]);
+    }
+
+    #[test]
+    fn the_flowtables_devices_are_read_however_many_there_are() {
+        let flowtable = |dev: &str| {
+            let object = format!(
+                r#", {{"flowtable": {{"family": "inet", "name": "fast", "table": "seimon", "handle": 2, "hook": "ingress", "prio": 0{dev}}}}}"#
+            );
+            let devices = read(&listing(&object)).expect("readable").expect("there").flowtable.expect("one");
+            devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(flowtable(""), "");
+        assert_eq!(flowtable(r#", "dev": "eth0""#), "eth0");
+        assert_eq!(flowtable(r#", "dev": ["eth0", "z-affairs"]"#), "eth0 z-affairs");
     }
 
     #[test]

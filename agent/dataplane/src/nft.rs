@@ -23,6 +23,15 @@ pub(crate) fn run_script(script: &str, ours: &Ours) -> Result<(), ApplyError> {
     run(&["-f", "-"], script, ours).map(|_| ())
 }
 
+/// Whether the kernel takes a transaction. It is carried out: let it leave nothing behind.
+pub(crate) fn takes(script: &str, ours: &Ours) -> Result<bool, ApplyError> {
+    match run_script(script, ours) {
+        Ok(()) => Ok(true),
+        Err(ApplyError::NftRefused { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Chains and rules of all `inet` tables, without elements. Asking for the whole family and not for our table by name:
 /// nft 1.0.6 reads every element of a table asked for by name.
 pub(crate) fn list(ours: &Ours) -> Result<String, ApplyError> {

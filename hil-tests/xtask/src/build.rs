@@ -59,6 +59,13 @@ pub(crate) fn lab_reader(arguments: &[String]) -> Result<ExitCode> {
     exit_of(&mut command)
 }
 
+/// What runs in a guest of its own.
+pub(crate) fn guest(arguments: &[String]) -> Command {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--package", "seimon-guest", "--"]).args(arguments);
+    command
+}
+
 /// Builds and returns the folder with the programs.
 fn build(flavour: Flavour) -> Result<PathBuf> {
     say::step("building (the first time takes some minutes)");

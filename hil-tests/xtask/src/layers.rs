@@ -20,7 +20,7 @@ enum Layer {
     Tests,
 }
 
-const TABLE: [(&str, Layer); 20] = [
+const TABLE: [(&str, Layer); 24] = [
     ("seimon-board", Layer::Types),
     ("seimon-boot", Layer::Pure),
     ("seimon-plan", Layer::Types),
@@ -43,6 +43,7 @@ const TABLE: [(&str, Layer); 20] = [
     ("seimon-sim", Layer::Tests),
     ("seimon-fuzz", Layer::Tests),
     ("seimon-vmlab", Layer::Tests),
+    ("seimon-guest", Layer::Tests),
     ("xtask", Layer::Tests),
 ];
 

@@ -32,6 +32,8 @@ cargo xtask COMMAND
   bench [--only GROUP] [--json FILE]            measure, in ratios
   sim [--schedules N] [--seed S] [--hours H] [--json FILE] [--keep] | sim play FILE...
                                                 simulate N futures, the crash matrix, H hours of lossy lines
+  guest check | run COMMAND... | test PACKAGE... | quick | bench [--pairs N] [--json FILE]
+                                                the kernel features that this machine may lack, in a guest (QEMU)
   fuzz [--minutes N] [--target NAME]            send anything to whatever reads from outside
   board list | check [FILE|ID...] | show FILE|ID  look at board files
   guardian build --anchors FILE [--out FILE]    build the boot guardian, BOOTAA64.EFI
@@ -80,6 +82,7 @@ fn run(arguments: &[String]) -> Result<ExitCode> {
         "board" => board::run(rest),
         "fuzz" => fuzz::run(rest),
         "guardian" => guardian::run(rest, consent),
+        "guest" => build::exit_of(&mut build::guest(rest)),
         "man" => man::write(rest),
         "test" => test::run(),
         "image" => image::image(rest, consent),

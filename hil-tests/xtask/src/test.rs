@@ -55,6 +55,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     clippy(&mut tally);
     deny(&mut tally);
     tests(&mut tally)?;
+    guest(&mut tally)?;
     simulation(&mut tally)?;
     match lab {
         Ok(()) => scenarios(&mut tally)?,
@@ -223,6 +224,30 @@ fn counts<'a>(parts: impl Iterator<Item = &'a str>) -> Counts {
         }
     }
     counts
+}
+
+/// What needs a kernel with flowtables and VLANs, in a guest that has one.
+fn guest(tally: &mut Tally) -> Result<()> {
+    say::step("a guest's kernel: flowtables, VLANs, WireGuard");
+    let text = tee(&mut build::guest(&["quick".to_owned()]))?;
+    let mut seen = 0;
+    for line in text.lines() {
+        if let Some(reason) = line.trim_start().strip_prefix("skipped: ") {
+            tally.skip("in the guest", reason);
+            seen += 1;
+        }
+        if let Some(counts) = cargo_test_counts(line) {
+            seen += 1;
+            tally.passed += counts.passed;
+            for _ in 0..counts.failed {
+                tally.fail("a test in the guest (see above)".to_owned());
+            }
+        }
+    }
+    if seen == 0 {
+        tally.fail("the guest: nothing ran (see above)".to_owned());
+    }
+    Ok(())
 }
 
 /// Ten thousand futures, every crash, a hundred hours of loss.

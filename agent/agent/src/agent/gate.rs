@@ -14,11 +14,13 @@ pub(crate) fn close_unless_continuing(dataplane: &mut Linux) -> Result<()> {
 /// switched off.
 pub(crate) fn lockdown(dataplane: &mut Linux) -> Result<()> {
     let closed = match dataplane.observe(&[]) {
-        Ok(observed) if observed.table.is_some() => {
-            let script = seimon_core::network_plan::lockdown();
-            dataplane.apply(&ChangeSet { changes: vec![Change::Nft { script }] })
-        }
-        Ok(_) => return switch_forwarding_off(dataplane),
+        Ok(observed) => match &observed.table {
+            Some(table) => {
+                let script = seimon_core::network_plan::lockdown(table);
+                dataplane.apply(&ChangeSet { changes: vec![Change::Nft { script }] })
+            }
+            None => return switch_forwarding_off(dataplane),
+        },
         Err(error) => Err(error),
     };
     closed.or_else(|error| {

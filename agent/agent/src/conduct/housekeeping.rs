@@ -50,6 +50,8 @@ impl Agent {
             }
         }
         self.inform_all(now);
+        let colour = self.matter(now).colour();
+        self.panel.show(colour);
         if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
             tracing::trace!(%error, "no service manager");
         }

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use seimon_board::{Instant, InterfaceName};
 use seimon_core::network_plan::{
-    ApplyError, ChainKind, Change, ChangeSet, Dataplane, Link, LinkKind, NetworkPlan, Observed, RouteKind,
-    diff, render_replacement, verify,
+    ApplyError, ChainKind, Change, ChangeSet, Dataplane, FlowKill, Link, LinkKind, NetworkPlan, Observed,
+    RouteKind, diff, end_flows, render_replacement, verify,
 };
+use seimon_core::segmentation::ended;
 
-use super::{Convergence, Network};
+use super::{Convergence, Fast, Network};
 
 impl Network {
     /// Makes the kernel agree with the plan and looks again. Nothing is touched where nothing differs.
@@ -27,11 +28,12 @@ impl Network {
         let observed = self.observe()?;
         let mut wanted = self.possible(&observed);
         let table_was_lost = self.verified.is_some() && observed.table.is_none();
-        let mut changes = diff(&observed, self.verified.as_ref(), &wanted);
-        if self.was_edited(&observed, &wanted) {
-            let script = render_replacement(&wanted.ruleset);
-            changes.changes.insert(0, Change::Nft { script });
-        }
+        let changes = if self.was_edited(&observed, &wanted) {
+            // As if there were none: it is made anew as a whole.
+            diff(&Observed { table: None, ..observed.clone() }, self.verified.as_ref(), &wanted)
+        } else {
+            diff(&observed, self.verified.as_ref(), &wanted)
+        };
         if changes.changes.is_empty() {
             self.settle(&observed, &wanted, now)?;
             return Ok(Convergence::InForce);
@@ -67,6 +69,10 @@ impl Network {
             }
             Err(error) => return Err(error.into()),
         }
+        // Another plan, or the first that this process carries out: what it does not permit ends, be it under way.
+        if self.verified.as_ref().is_none_or(|before| before.generation != wanted.generation) {
+            self.end_what_is_not_permitted(&wanted)?;
+        }
         if affinity_gone && !self.affinity.is_empty() {
             let restored = Change::Affinity { add: self.affinity.clone(), remove: Vec::new() };
             self.dataplane.apply(&ChangeSet { changes: vec![restored] })?;
@@ -82,6 +88,17 @@ impl Network {
         self.digests = digests(&observed);
         self.settle(&observed, &wanted, now)?;
         Ok(Convergence::Changed)
+    }
+
+    fn end_what_is_not_permitted(&mut self, wanted: &NetworkPlan) -> Result<()> {
+        let flows = self.dataplane.flows()?;
+        let ids = ended(&self.plan, wanted, &flows);
+        if ids.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(flows = ids.len(), "flows end that the plan does not permit any more");
+        let kill = FlowKill { ids: Some(ids), ..FlowKill::default() };
+        Ok(end_flows(&mut self.dataplane, &wanted.ruleset, &kill)?)
     }
 
     fn settle(&mut self, observed: &Observed, wanted: &NetworkPlan, now: Instant) -> Result<()> {
@@ -124,6 +141,9 @@ impl Network {
             .collect();
         let lost = self.missing.iter().chain(self.tunnels.unusable.keys()).cloned().collect();
         let mut plan = without(&self.compiled, &lost);
+        if self.fast == Fast::No {
+            plan.ruleset = plan.ruleset.without_flowtable();
+        }
         // nft refuses a whole table for a port that is not there.
         plan.ruleset.chains.retain(|_, chain| match &chain.kind {
             ChainKind::Ingress { port } => there(port),
@@ -137,6 +157,9 @@ impl Network {
 pub(crate) fn without(plan: &NetworkPlan, lost: &BTreeSet<InterfaceName>) -> NetworkPlan {
     let mut plan = plan.clone();
     plan.tunnels.retain(|name, _| !lost.contains(name));
+    if let Some(flowtable) = &mut plan.ruleset.flowtable {
+        flowtable.devices.retain(|name| !lost.contains(name));
+    }
     plan.links.retain(|link| !lost.contains(&link.name));
     plan.addresses.retain(|address| !lost.contains(&address.interface));
     plan.routes.retain(|route| match &route.kind {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use anyhow::{Context as _, Result};
 use seimon_core::network_plan::{
     AffinityEntry, Change, ChangeSet, Dataplane, Element, FlowKill, PathChoice, PathIndex, ZoneGroupIndex,
-    canary_element, current_element, gateway_element, real_elements, twin_element,
+    canary_element, current_element, end_flows, gateway_element, real_elements, twin_element,
 };
 use seimon_plan::{GroupId, PathId, ZoneId};
 
@@ -171,7 +171,8 @@ impl Network {
     }
 
     pub(crate) fn kill_flows(&mut self, kill: FlowKill) -> Result<()> {
-        Ok(self.dataplane.apply(&ChangeSet { changes: vec![Change::Kill(kill)] })?)
+        let in_force = self.verified.as_ref().unwrap_or(&self.compiled);
+        Ok(end_flows(&mut self.dataplane, &in_force.ruleset, &kill)?)
     }
 
     /// Forgets that clients of the zone-group use the path.

@@ -76,6 +76,21 @@ pub struct FlowKill {
     pub zone_group: Option<ZoneGroupIndex>,
     /// Only flows that no answer has been seen for.
     pub unanswered_only: bool,
+    /// Only these, by [`Flow::id`].
+    #[serde(default)]
+    pub ids: Option<BTreeSet<u32>>,
+}
+
+impl FlowKill {
+    /// Whether the flow is to be deleted.
+    pub fn matches(&self, flow: &Flow) -> bool {
+        let Self { path, zone_group, unanswered_only, ids } = self;
+        flow.mark.0 & Mark::OURS != 0
+            && path.is_none_or(|path| flow.mark.path() == Some(path))
+            && zone_group.is_none_or(|zone_group| flow.mark.zone_group() == Some(zone_group))
+            && !(*unanswered_only && flow.answered)
+            && ids.as_ref().is_none_or(|ids| ids.contains(&flow.id))
+    }
 }
 
 /// A conntrack entry that carries our mark.
@@ -138,6 +153,8 @@ pub struct TableState {
     pub containers: BTreeMap<Name, String>,
     /// Elements of maps and non-dynamic sets.
     pub elements: BTreeMap<Name, BTreeMap<Key, Option<Value>>>,
+    /// The flowtable's devices; `None`: there is no flowtable.
+    pub flowtable: Option<BTreeSet<InterfaceName>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -168,6 +185,8 @@ pub enum ApplyError {
         #[source]
         source: std::io::Error,
     },
+    #[error("{flows} flows are in the flowtable, and this kernel deletes none there")]
+    Offloaded { flows: usize },
     #[error("the kernel's answer could not be read: {0}")]
     Unreadable(String),
     #[error("the private key {} cannot be used: {why}", .file.display())]

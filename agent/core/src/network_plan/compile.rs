@@ -26,6 +26,7 @@ use super::allocation::Allocation;
 use super::elements::{gateway_element, initial_current};
 use super::link::{Address, IpRule, Link, LinkKind, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
 use super::mark::{Mark, PathIndex, ZONES_TABLE};
+use super::naming::{TRUNK, vlan_name};
 use super::ruleset::Family;
 use super::terrain::{PathGround, Terrain};
 use super::tunnel::{Peer, Tunnel};
@@ -144,8 +145,19 @@ fn links(terrain: &Terrain<'_>) -> Result<Vec<Link>, CompileError> {
         let mtu = terrain.plan.lines.get(*line).map(|line| line.mtu);
         links.push(Link { name: interface.clone(), kind: LinkKind::Uplink, mtu });
     }
+    let (trunk, ports) = (InterfaceName::new(TRUNK), terrain.trunk());
+    let trunk = trunk.map_err(|_| CompileError::unknown("interface", TRUNK))?;
+    if !ports.is_empty() {
+        links.push(Link { name: trunk.clone(), kind: LinkKind::Trunk { ports }, mtu: None });
+    }
     for zone in terrain.zones.values() {
-        let kind = LinkKind::Bridge { members: zone.members.clone() };
+        let mut members = zone.ports.clone();
+        if let Some(id) = zone.vlan {
+            let name = vlan_name(id).map_err(|_| CompileError::ZoneName(zone.id.clone()))?;
+            members = vec![name.clone()];
+            links.push(Link { name, kind: LinkKind::Vlan { over: trunk.clone(), id }, mtu: None });
+        }
+        let kind = LinkKind::Bridge { members };
         links.push(Link { name: zone.bridge.clone(), kind, mtu: None });
     }
     for (zone, _, host) in terrain.probes()? {
@@ -392,6 +404,10 @@ fn sysctls(terrain: &Terrain<'_>) -> Vec<Sysctl> {
         set(format!("net/ipv4/conf/{bridge}/rp_filter"), "1");
         set(format!("net/ipv4/conf/{bridge}/send_redirects"), "0");
         set(format!("net/ipv6/conf/{bridge}/accept_ra"), "0");
+    }
+    if !terrain.trunk().is_empty() {
+        // The trunk itself is nobody's network.
+        set(format!("net/ipv6/conf/{TRUNK}/disable_ipv6"), "1");
     }
     set("net/ipv6/conf/all/forwarding".to_owned(), "1");
     set("net/ipv4/ip_forward".to_owned(), "1");

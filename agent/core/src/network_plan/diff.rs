@@ -10,7 +10,7 @@ use seimon_board::InterfaceName;
 use super::NetworkPlan;
 use super::change::{Change, ChangeSet, Observed, TableState};
 use super::link::{Link, LinkKind, Sysctl};
-use super::render::render_replacement;
+use super::render::{flowtable_devices, render_replacement};
 use super::ruleset::{Element, Ruleset};
 use super::sketch::Sketch;
 use super::transaction::transaction;
@@ -66,6 +66,7 @@ pub fn diff(observed: &Observed, parent: Option<&NetworkPlan>, plan: &NetworkPla
             .filter(|link| !names.contains(&link.name) && !matches!(link.kind, LinkKind::Uplink))
             .map(|link| Change::LinkRemove(link.name.clone())),
     );
+    changes.extend(flowtable(observed, &changes, &plan.ruleset));
     changes.extend(late);
     ChangeSet { changes }
 }
@@ -90,6 +91,21 @@ fn table(seen: Option<&TableState>, parent: Option<&NetworkPlan>, wanted: &Rules
         Some(_) => whole(),
         None => Vec::new(),
     }
+}
+
+/// The flowtable's devices, after those that we make ourselves have been made.
+fn flowtable(observed: &Observed, before: &[Change], wanted: &Ruleset) -> Option<Change> {
+    let wanted = &wanted.flowtable.as_ref()?.devices;
+    let table = observed.table.as_ref();
+    let anew = before
+        .iter()
+        .any(|change| matches!(change, Change::Nft { script } if script.contains("delete table ")));
+    let none = BTreeSet::new();
+    let had = table.and_then(|table| table.flowtable.as_ref()).filter(|_| !anew).unwrap_or(&none);
+    // An interface that is made anew leaves the flowtable with the one before it.
+    let gone = |name: &InterfaceName| !observed.interfaces.contains_key(name);
+    let seen: BTreeSet<InterfaceName> = had.iter().filter(|name| !gone(name)).cloned().collect();
+    flowtable_devices(&seen, wanted).map(|script| Change::Nft { script })
 }
 
 /// Only single elements differ: by netlink, without a run of nft.
@@ -131,14 +147,27 @@ pub(super) fn link_stands(observed: &Observed, link: &Link) -> bool {
             let wanted: BTreeSet<&InterfaceName> = members.iter().collect();
             let joined = seen.is_some_and(|seen| match &seen.kind {
                 LinkKind::Bridge { members } => members.iter().collect::<BTreeSet<_>>() == wanted,
-                LinkKind::Uplink | LinkKind::Probe { .. } | LinkKind::Tunnel => false,
+                LinkKind::Uplink
+                | LinkKind::Probe { .. }
+                | LinkKind::Tunnel
+                | LinkKind::Trunk { .. }
+                | LinkKind::Vlan { .. } => false,
             });
             joined && members.iter().all(|member| observed.interfaces.get(member) == Some(&true))
         }
         LinkKind::Probe { bridge, .. } => seen.is_some_and(|seen| match &seen.kind {
             LinkKind::Probe { bridge: joined, .. } => joined == bridge,
-            LinkKind::Uplink | LinkKind::Bridge { .. } | LinkKind::Tunnel => false,
+            LinkKind::Uplink
+            | LinkKind::Bridge { .. }
+            | LinkKind::Tunnel
+            | LinkKind::Trunk { .. }
+            | LinkKind::Vlan { .. } => false,
         }),
+        LinkKind::Trunk { ports } => {
+            seen.is_some_and(|seen| seen.kind == link.kind)
+                && ports.keys().all(|port| observed.interfaces.get(port) == Some(&true))
+        }
+        LinkKind::Vlan { .. } => seen.is_some_and(|seen| seen.kind == link.kind),
         LinkKind::Tunnel => seen.is_some_and(|seen| {
             seen.kind == LinkKind::Tunnel
                 && link.mtu.is_none_or(|mtu| seen.mtu == Some(mtu))

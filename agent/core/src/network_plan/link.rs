@@ -1,5 +1,6 @@
 //! Interfaces, addresses, routes, routing rules, sysctls.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -19,12 +20,25 @@ pub struct Link {
 pub enum LinkKind {
     /// A port of the board that carries a line. It must exist; we set it up.
     Uplink,
-    /// A zone's bridge; members are board ports that must exist.
+    /// A zone's bridge; members are board ports that must exist, and the zone's VLAN.
     Bridge { members: Vec<InterfaceName> },
+    /// The bridge that tells zones apart by VLAN tags: what has no tag, or none that the port may have, is dropped as it comes
+    /// in. Its ports are board ports that must exist.
+    Trunk { ports: BTreeMap<InterfaceName, PortVlans> },
+    /// What of a trunk's frames carries one tag, without it.
+    Vlan { over: InterfaceName, id: u16 },
     /// Near end of a veth pair whose far end lives in the probe host's namespace; the near end joins `bridge`.
     Probe { bridge: InterfaceName, far: InterfaceName, far_mac: MacAddress },
     /// A WireGuard interface, in the kernel or in user space. How it is configured: [`super::Tunnel`].
     Tunnel,
+}
+
+/// Which VLANs a port of a trunk carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortVlans {
+    /// That of frames without a tag, both ways; `None`: they are dropped.
+    pub untagged: Option<u16>,
+    pub tagged: BTreeSet<u16>,
 }
 
 /// Added with `noprefixroute`: LAN and uplink prefixes are routed only by our tables.

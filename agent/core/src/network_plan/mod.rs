@@ -12,6 +12,7 @@ mod change;
 mod compile;
 mod diff;
 mod elements;
+mod evict;
 mod fingerprint;
 mod link;
 mod mark;
@@ -32,15 +33,16 @@ pub use change::{
 pub use compile::{CompileError, PathChoice, compile};
 pub use diff::diff;
 pub use elements::{canary_element, current_element, gateway_element, real_elements, twin_element};
+pub use evict::end_flows;
 pub use fingerprint::key_type_text;
-pub use link::{Address, IpRule, Link, LinkKind, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
+pub use link::{Address, IpRule, Link, LinkKind, PortVlans, Route, RouteKind, RuleAction, RuleMatch, Sysctl};
 pub use mark::{Mark, PathIndex, ZONES_TABLE, ZoneGroupIndex};
 pub(crate) use naming::port_names;
-pub use naming::{bridge_name, tunnel_name};
+pub use naming::{TRUNK, bridge_name, tunnel_name, vlan_name};
 pub use render::{lockdown, render, render_replacement};
 pub use ruleset::{
-    Chain, ChainKind, Element, Family, Hook, Key, KeyPart, KeyType, Map, Name, Rule, Ruleset, Set, Value,
-    ValueType, Verdict,
+    Chain, ChainKind, Element, Family, Flowtable, Hook, Key, KeyPart, KeyType, Map, Name, Rule, Ruleset, Set,
+    Value, ValueType, Verdict,
 };
 
 pub(crate) use elements::{
@@ -69,7 +71,7 @@ pub struct NetworkPlan {
     pub generation: Generation,
     pub parent: Option<Generation>,
     pub allocation: Allocation,
-    /// Bridges and their members, veth pairs, tunnels, in the order in which they can be made.
+    /// Trunk and VLANs, bridges and their members, veth pairs, tunnels, in the order in which they can be made.
     pub links: Vec<Link>,
     /// How tunnels among the links are configured.
     #[serde(default)]

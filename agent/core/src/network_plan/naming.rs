@@ -24,6 +24,14 @@ pub fn bridge_name(zone: &ZoneId) -> Result<InterfaceName, InvalidInterfaceName>
     }
 }
 
+/// The bridge behind all trunk ports.
+pub const TRUNK: &str = "trunk";
+
+/// A VLAN of the trunk's: `trunk.20`. Within the kernel's 15 bytes for every number.
+pub fn vlan_name(id: u16) -> Result<InterfaceName, InvalidInterfaceName> {
+    InterfaceName::new(format!("{TRUNK}.{id}"))
+}
+
 /// A tunnel's interface: `wg-<path>`, shortened with a fingerprint where the path's name is longer than 12 characters.
 pub fn tunnel_name(path: &PathId) -> Result<InterfaceName, InvalidInterfaceName> {
     let id = path.as_str();
@@ -64,6 +72,7 @@ mod tests {
         let names: std::collections::BTreeSet<_> =
             tunnels.iter().map(|path| tunnel_name(&PathId::new(*path).unwrap()).unwrap()).collect();
         assert_eq!(names.len(), tunnels.len());
+        assert_eq!(vlan_name(4094).unwrap().as_str(), "trunk.4094");
         let slugs: std::collections::BTreeSet<_> = zones.iter().map(|z| slug(z)).collect();
         assert_eq!(slugs.len(), zones.len());
         assert!(slugs.iter().all(|s| s.len() <= 16));

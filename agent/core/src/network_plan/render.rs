@@ -1,7 +1,11 @@
 //! The ruleset as nft text, and the words by which two readings of a table are compared.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 
+use seimon_board::InterfaceName;
+
+use super::change::TableState;
 use super::fingerprint::key_type_text;
 use super::naming::fingerprint;
 use super::ruleset::{Chain, ChainKind, Element, Key, KeyPart, Map, Rule, Ruleset, Set, Value, Verdict};
@@ -129,8 +133,11 @@ pub fn render(ruleset: &Ruleset) -> String {
 }
 
 fn write_table(out: &mut String, ruleset: &Ruleset) -> fmt::Result {
-    let Ruleset { sets, maps, chains } = ruleset;
+    let Ruleset { sets, maps, chains, flowtable } = ruleset;
     writeln!(out, "table inet {} {{", Ruleset::TABLE)?;
+    if flowtable.is_some() {
+        writeln!(out, "\t{}", flowtable_block(None))?;
+    }
     for (name, set) in sets {
         writeln!(out, "\tset {name} {{ {}", set_body(set))?;
         write_elements(out, set.elements.iter().map(ToString::to_string))?;
@@ -163,6 +170,37 @@ pub(super) fn write_elements(out: &mut String, elements: impl Iterator<Item = St
     writeln!(out, "\t\telements = {{\n\t\t\t{}\n\t\t}}", elements.join(",\n\t\t\t"))
 }
 
+/// What declares the flowtable, without devices: those may not be there yet. (`counter`: bytes go on being counted for each
+/// flow.)
+pub(super) fn flowtable_block(devices: Option<&BTreeSet<InterfaceName>>) -> String {
+    let devices = devices.map(|all| {
+        let all: Vec<String> = all.iter().map(|device| format!("\"{device}\"")).collect();
+        format!(" devices = {{ {} }};", all.join(", "))
+    });
+    format!(
+        "flowtable {} {{ hook ingress priority 0;{} counter; }}",
+        Ruleset::FLOWTABLE,
+        devices.unwrap_or_default()
+    )
+}
+
+/// The transaction that gives the flowtable other devices; `None`: it has them.
+pub(super) fn flowtable_devices(
+    seen: &BTreeSet<InterfaceName>,
+    wanted: &BTreeSet<InterfaceName>,
+) -> Option<String> {
+    let mut script = String::new();
+    for (verb, from, to) in [("delete", seen, wanted), ("add", wanted, seen)] {
+        let some: BTreeSet<InterfaceName> = from.difference(to).cloned().collect();
+        if !some.is_empty() {
+            let block = flowtable_block(Some(&some));
+            let block = block.replacen("flowtable ", &format!("flowtable inet {} ", Ruleset::TABLE), 1);
+            let _ = writeln!(script, "{verb} {block}");
+        }
+    }
+    (!script.is_empty()).then_some(script)
+}
+
 /// Replaces whatever table of ours there is by this one, in one transaction.
 pub fn render_replacement(ruleset: &Ruleset) -> String {
     let table = Ruleset::TABLE;
@@ -170,7 +208,13 @@ pub fn render_replacement(ruleset: &Ruleset) -> String {
 }
 
 /// Stops all forwarding at once and leaves everything else of our table: flows, what was learnt, the gateway's own traffic.
-/// Fails where our table is missing; then nothing is forwarded anyway.
-pub fn lockdown() -> String {
-    format!("flush chain inet {} between\n", Ruleset::TABLE)
+/// Fails where our table is missing; then nothing is forwarded anyway. `seen`: what the kernel has, for flows in a flowtable
+/// would go on past an empty chain.
+pub fn lockdown(seen: &TableState) -> String {
+    let table = Ruleset::TABLE;
+    let mut script = format!("flush chain inet {table} between\n");
+    if seen.flowtable.is_some() {
+        let _ = writeln!(script, "delete flowtable inet {table} {}", Ruleset::FLOWTABLE);
+    }
+    script
 }

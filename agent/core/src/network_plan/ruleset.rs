@@ -25,10 +25,33 @@ pub struct Ruleset {
     pub sets: BTreeMap<Name, Set>,
     pub maps: BTreeMap<Name, Map>,
     pub chains: BTreeMap<Name, Chain>,
+    /// `None`: every packet goes through the rules.
+    #[serde(default)]
+    pub flowtable: Option<Flowtable>,
 }
 
 impl Ruleset {
     pub const TABLE: &'static str = "seimon";
+    /// Name of the flowtable.
+    pub const FLOWTABLE: &'static str = "fast";
+
+    /// The same policy for a kernel without flowtables.
+    pub fn without_flowtable(mut self) -> Self {
+        self.flowtable = None;
+        for chain in self.chains.values_mut() {
+            chain.rules.retain(|rule| !rule.offloads());
+        }
+        self
+    }
+}
+
+/// Flows under way that need nothing more than what the kernel remembers of them: their packets are taken where they come in,
+/// and leave without meeting a rule. It counts bytes, as connection tracking would.
+///
+/// The devices are like a set's elements: they come after the table, as they are made, and the kernel takes out those that go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flowtable {
+    pub devices: BTreeSet<InterfaceName>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -155,4 +178,11 @@ pub enum Hook {
 pub struct Rule {
     pub text: String,
     pub because: String,
+}
+
+impl Rule {
+    /// Whether it hands flows to the flowtable.
+    pub fn offloads(&self) -> bool {
+        self.text.contains(" flow add @")
+    }
 }

@@ -14,11 +14,13 @@ pub(super) struct Sketch {
     pub(super) containers: BTreeMap<Name, String>,
     /// Of all but learnt sets, in canonical form.
     pub(super) elements: BTreeMap<Name, Elements>,
+    /// Declared; its devices come and go without the table.
+    pub(super) flowtable: bool,
 }
 
 impl Sketch {
     pub(super) fn of_plan(ruleset: &Ruleset) -> Self {
-        let Ruleset { sets, maps, chains } = ruleset;
+        let Ruleset { sets, maps, chains, flowtable } = ruleset;
         let tags = |name: &Name| {
             let rules = chains.get(name).map(|chain| chain.rules.as_slice()).unwrap_or_default();
             rules.iter().map(|rule| Some(rule.tag(name))).collect()
@@ -28,6 +30,7 @@ impl Sketch {
                 .iter()
                 .map(|(name, chain)| (name.clone(), (chain.kind.fingerprint(), tags(name))))
                 .collect(),
+            flowtable: flowtable.is_some(),
             ..Self::default()
         };
         for (name, set) in sets {
@@ -47,8 +50,9 @@ impl Sketch {
     }
 
     pub(super) fn of_kernel(table: &TableState) -> Self {
-        let TableState { chains, containers, elements } = table;
+        let TableState { chains, containers, elements, flowtable } = table;
         Self {
+            flowtable: flowtable.is_some(),
             chains: chains
                 .iter()
                 .map(|(name, chain)| (name.clone(), (chain.base.clone(), chain.rule_tags.clone())))
@@ -76,7 +80,9 @@ impl Sketch {
 
     /// Whether chains and declarations are the same; elements aside.
     pub(super) fn same_shape(&self, other: &Self) -> bool {
-        self.chains == other.chains && self.containers == other.containers
+        self.chains == other.chains
+            && self.containers == other.containers
+            && self.flowtable == other.flowtable
     }
 }
 

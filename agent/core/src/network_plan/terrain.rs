@@ -11,6 +11,7 @@ use seimon_plan::{
 
 use super::allocation::{Allocation, ProbeHost, outer_path};
 use super::compile::CompileError;
+use super::link::PortVlans;
 use super::mark::{PathIndex, ZoneGroupIndex};
 use super::naming::{bridge_name, slug, tunnel_name};
 
@@ -66,7 +67,11 @@ pub(crate) struct ZoneGround<'a> {
     pub(crate) id: &'a ZoneId,
     pub(crate) zone: &'a Zone,
     pub(crate) bridge: InterfaceName,
-    pub(crate) members: Vec<InterfaceName>,
+    /// Of the ports that are this zone's alone, in the plan's order.
+    pub(crate) ports: Vec<InterfaceName>,
+    /// Of its trunks, and its number there.
+    pub(crate) trunks: Vec<InterfaceName>,
+    pub(crate) vlan: Option<u16>,
     /// Part of chain names.
     pub(crate) slug: String,
 }
@@ -139,8 +144,10 @@ impl<'a> Terrain<'a> {
             if !names.insert(bridge.as_str().to_owned()) || !names.insert(format!("/{slug}")) {
                 return Err(CompileError::ZoneName(id.clone()));
             }
-            let members = zone.ports.iter().map(&port).collect::<Result<_, _>>()?;
-            zones.insert(id, ZoneGround { id, zone, bridge, members, slug });
+            let ports = zone.ports.iter().map(&port).collect::<Result<_, _>>()?;
+            let trunks: Vec<_> = zone.trunks.iter().map(&port).collect::<Result<_, _>>()?;
+            let vlan = zone.vlan.filter(|_| !trunks.is_empty());
+            zones.insert(id, ZoneGround { id, zone, bridge, ports, trunks, vlan, slug });
         }
         let mut routes = Vec::new();
         for route in &plan.migration.routes {
@@ -161,6 +168,22 @@ impl<'a> Terrain<'a> {
             });
         }
         Ok(Self { plan, allocation, zones, paths, lines, carriers, routes })
+    }
+
+    /// Ports of the trunk, and what each carries: tagged on trunks; a port of a zone that has a VLAN is one of that VLAN, so
+    /// that a switch chip can pass frames between them by itself. Empty where no zone has a VLAN.
+    pub(crate) fn trunk(&self) -> BTreeMap<InterfaceName, PortVlans> {
+        let mut trunk: BTreeMap<InterfaceName, PortVlans> = BTreeMap::new();
+        for zone in self.zones.values() {
+            let Some(vlan) = zone.vlan else { continue };
+            for port in &zone.trunks {
+                trunk.entry(port.clone()).or_default().tagged.insert(vlan);
+            }
+            for port in &zone.ports {
+                trunk.entry(port.clone()).or_default().untagged = Some(vlan);
+            }
+        }
+        trunk
     }
 
     /// Some paths of the route carry IPv6 and others do not.

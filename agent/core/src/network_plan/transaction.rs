@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::render::{chain_head, map_body, set_body, write_elements};
+use super::render::{chain_head, flowtable_block, map_body, set_body, write_elements};
 use super::ruleset::{Key, Name, Ruleset, Value};
 use super::sketch::Sketch;
 
@@ -28,7 +28,7 @@ pub(super) fn transaction(old: &Sketch, new: &Ruleset) -> Option<String> {
     let work = Work::between(old, &target, new);
     let mut script = String::new();
     work.take_apart(old, &target, &mut script);
-    work.build(new, &mut script);
+    work.build(old, new, &mut script);
     work.put_elements(old, &target, &mut script);
     Some(script)
 }
@@ -109,14 +109,20 @@ impl Work {
         for chain in &self.chains_out {
             let _ = writeln!(script, "delete chain inet {TABLE} {chain}");
         }
+        if old.flowtable && !target.flowtable {
+            let _ = writeln!(script, "delete flowtable inet {TABLE} {}", Ruleset::FLOWTABLE);
+        }
     }
 
     fn keeps_elements(&self, name: &Name) -> bool {
         !self.containers_out.contains(name) && !self.refilled.contains(name)
     }
 
-    fn build(&self, new: &Ruleset, script: &mut String) {
+    fn build(&self, old: &Sketch, new: &Ruleset, script: &mut String) {
         let mut body = String::new();
+        if new.flowtable.is_some() && !old.flowtable {
+            let _ = writeln!(body, "\t{}", flowtable_block(None));
+        }
         for (name, set) in new.sets.iter().filter(|(name, _)| self.containers_in.contains(*name)) {
             let _ = writeln!(body, "\tset {name} {{ {}", set_body(set));
             let _ = write_elements(&mut body, set.elements.iter().map(ToString::to_string));

@@ -25,6 +25,8 @@ pub enum Discrepancy {
         missing: usize,
         extra: usize,
     },
+    /// Not there, too much, or with other devices.
+    Flowtable,
     Link(InterfaceName),
     Tunnel(InterfaceName),
     AddressMissing(Address),
@@ -49,6 +51,7 @@ impl fmt::Display for Discrepancy {
             Self::Elements { container, missing, extra } => {
                 write!(f, "{container}: {missing} elements missing or different, {extra} too many")
             }
+            Self::Flowtable => f.write_str("the flowtable is not as planned"),
             Self::Link(name) => write!(f, "interface {name} is missing, down, or not joined as planned"),
             Self::Tunnel(name) => write!(f, "tunnel {name} is not configured as planned"),
             Self::AddressMissing(a) => write!(f, "address {} is missing on {}", a.address, a.interface),
@@ -123,6 +126,9 @@ fn table(observed: &Observed, plan: &NetworkPlan, found: &mut Vec<Discrepancy>) 
     let wanted = Sketch::of_plan(&plan.ruleset);
     found.extend(differing(&wanted.chains, &seen.chains).into_iter().map(Discrepancy::Chain));
     found.extend(differing(&wanted.containers, &seen.containers).into_iter().map(Discrepancy::Container));
+    if table.flowtable.as_ref() != plan.ruleset.flowtable.as_ref().map(|wanted| &wanted.devices) {
+        found.push(Discrepancy::Flowtable);
+    }
     let none = BTreeMap::new();
     for (name, wanted) in &wanted.elements {
         let seen = seen.elements.get(name).unwrap_or(&none);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use seimon_board::InterfaceName;
 
 use crate::network_plan::{
-    Chain, ChainKind, Hook, Key, KeyPart, KeyType, Map, Name, Rule, Ruleset, Set, Value, ValueType,
+    Chain, ChainKind, Flowtable, Hook, Key, KeyPart, KeyType, Map, Name, Rule, Ruleset, Set, Value, ValueType,
 };
 
 #[derive(Default)]
@@ -104,6 +104,10 @@ impl Builder {
     ) {
         let map = Map { key: key.to_vec(), value, interval: false, runtime: true, elements };
         self.ruleset.maps.insert(name.to_owned(), map);
+    }
+
+    pub(super) fn flowtable(&mut self, flowtable: Flowtable) {
+        self.ruleset.flowtable = Some(flowtable);
     }
 
     pub(crate) fn map_has(&self, name: &str, test: impl Fn(&Key) -> bool) -> bool {

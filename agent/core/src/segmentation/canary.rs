@@ -74,7 +74,7 @@ fn ports<'t>(
     canary: &Canary,
 ) -> Vec<(&'t str, &'t InterfaceName)> {
     let Some(zone) = terrain.zones.get(route.zone) else { return Vec::new() };
-    let all = zone.zone.ports.iter().map(String::as_str).zip(&zone.members);
+    let all = zone.zone.ports.iter().map(String::as_str).zip(&zone.ports);
     all.filter(|(name, _)| canary.ports.iter().any(|port| port == name)).collect()
 }
 

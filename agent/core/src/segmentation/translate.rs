@@ -65,11 +65,14 @@ fn between(terrain: &Terrain<'_>, builder: &mut Builder) -> Result<(), CompileEr
     }
     builder.set("carry", &[KeyType::Mark, KeyType::Ifname, KeyType::Ifname], carry);
     let capped = super::cap::entry(terrain);
+    super::fast::declare(terrain, builder);
     let mut between = builder.closed_base("between", Hook::Forward, 0);
     if let Some((rule, because)) = capped {
         between.rule(rule, because);
     }
+    let (offload, because) = super::fast::entry();
     between
+        .rule(offload, because)
         .rule("ct state established accept", "answers and flows under way")
         .rule(
             format!("ct mark & {:#x} . iifname . oifname @carry accept", Mark::PATH_MASK),

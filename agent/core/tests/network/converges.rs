@@ -32,6 +32,7 @@ pub(crate) fn in_force(net: &NetworkPlan) -> Observed {
     let sets = ruleset.sets.iter().map(|(name, set)| (name.clone(), set.fingerprint()));
     let maps = ruleset.maps.iter().map(|(name, map)| (name.clone(), map.fingerprint()));
     let table = TableState {
+        flowtable: ruleset.flowtable.clone().map(|flowtable| flowtable.devices),
         chains: ruleset
             .chains
             .iter()
@@ -96,7 +97,7 @@ fn a_flushed_table_is_rebuilt_and_a_foreign_rule_in_it_too() {
     assert_eq!(verify(&observed, &net), [Discrepancy::Chain("between".into())]);
     let whole = |observed: &Observed| {
         let changes = diff(observed, Some(&net), &net).changes;
-        assert_eq!(changes.len(), 1);
+        assert_eq!(changes.len(), 2, "the table, then the flowtable's devices");
         matches!(&changes[0], Change::Nft { script } if script.contains("delete table inet seimon\n"))
     };
     assert!(whole(&observed));

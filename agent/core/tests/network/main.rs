@@ -7,6 +7,7 @@ mod common;
 mod converges;
 mod emergency;
 mod explains;
+mod fast;
 mod golden;
 mod interpreter;
 mod nft;

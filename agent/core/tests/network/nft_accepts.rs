@@ -1,10 +1,11 @@
 //! nft takes what is rendered, and a transaction between two plans leads to the table that the second would have made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use seimon_core::network_plan::{
-    Allocation, Generation, NetworkPlan, PathChoice, compile, lockdown, nft_diff, render, render_replacement,
+    Allocation, Generation, NetworkPlan, PathChoice, TableState, compile, lockdown, nft_diff, render,
+    render_replacement,
 };
 use seimon_plan::{ValidSitePlan, parse};
 use toml::Value;
@@ -16,7 +17,8 @@ use crate::nft::{SKIPPED, blocks, transactions};
 fn nft_takes_the_two_line_town_twice_and_its_lockdown() {
     let town = common::compiled(&common::town());
     let text = render_replacement(&town.ruleset);
-    match transactions(&[&text, &text, &lockdown()]) {
+    let closed = TableState { flowtable: Some(BTreeSet::new()), ..TableState::default() };
+    match transactions(&[&text, &text, &lockdown(&closed)]) {
         Some(result) => {
             let listing = result.unwrap_or_else(|error| panic!("{error}\n{text}"));
             let between = &blocks(&listing)["chain between"];

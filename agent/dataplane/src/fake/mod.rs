@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use seimon_board::{InterfaceName, MacAddress};
 use seimon_core::network_plan::{
-    Address, AffinityEntry, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, FlowKill, IpRule, Key,
-    KeyType, Link, LinkKind, Mark, Name, Observed, PathIndex, Route, RouteKind, TableState, Tunnel,
-    TunnelState, Value, ValueType, key_type_text,
+    Address, AffinityEntry, ApplyError, Change, ChangeSet, Dataplane, Element, Flow, IpRule, Key, KeyType,
+    Link, LinkKind, Mark, Name, Observed, PathIndex, Route, RouteKind, TableState, Tunnel, TunnelState,
+    Value, ValueType, key_type_text,
 };
 use seimon_plan::WireguardKey;
 
@@ -38,6 +38,8 @@ pub struct Kernel {
     pub table: Option<Table>,
     /// All conntrack entries, also those that are not ours.
     pub flows: Vec<Flow>,
+    /// No flow is deleted while there is a flowtable, as on kernels that refuse it.
+    pub keeps_offloaded: bool,
     /// Learnt affinity. It does not grow old by itself.
     pub affinity: BTreeSet<AffinityEntry>,
     pub neighbours: BTreeMap<InterfaceName, BTreeMap<IpAddr, MacAddress>>,
@@ -53,6 +55,8 @@ pub struct Table {
     /// Declarations of base chains, as `ChainKind::fingerprint` tells them.
     pub bases: BTreeMap<Name, String>,
     pub containers: BTreeMap<Name, Container>,
+    /// The flowtable's devices; `None`: there is no flowtable.
+    pub flowtable: Option<BTreeSet<InterfaceName>>,
 }
 
 /// A set or map.
@@ -117,7 +121,14 @@ impl Kernel {
             Change::Nft { script } => script::run(script, &mut self.table)?,
             Change::Elements { remove, add } => self.elements(remove, add)?,
             Change::Affinity { add, remove } => self.change_affinity(add, remove)?,
-            Change::Kill(which) => self.flows.retain(|flow| !matches(which, flow)),
+            Change::Kill(which) => {
+                let flows = self.flows.iter().filter(|flow| which.matches(flow)).count();
+                let is_fast = self.table.as_ref().is_some_and(|table| table.flowtable.is_some());
+                if flows > 0 && is_fast && self.keeps_offloaded {
+                    return Err(ApplyError::Offloaded { flows });
+                }
+                self.flows.retain(|flow| !which.matches(flow));
+            }
             Change::LinkUp(link) => self.link_up(link)?,
             Change::LinkRemove(name) => self.link_remove(name),
             Change::TunnelSet { interface, tunnel } => self.tunnel_set(interface, tunnel)?,
@@ -207,6 +218,17 @@ impl Kernel {
                 }
                 self.links.insert(link.name.clone(), link.clone());
             }
+            LinkKind::Trunk { ports } => {
+                ports.keys().try_for_each(|port| self.need(port))?;
+                for port in ports.keys() {
+                    self.interfaces.insert(port.clone(), true);
+                }
+                self.links.insert(link.name.clone(), link.clone());
+            }
+            LinkKind::Vlan { over, .. } => {
+                self.need(over)?;
+                self.links.insert(link.name.clone(), link.clone());
+            }
             LinkKind::Probe { bridge, far, .. } => {
                 self.need(bridge)?;
                 if self.links.insert(link.name.clone(), link.clone()).is_none() {
@@ -252,6 +274,9 @@ impl Kernel {
         }
         for name in &gone {
             self.interfaces.remove(name);
+            if let Some(devices) = self.table.as_mut().and_then(|table| table.flowtable.as_mut()) {
+                devices.remove(name);
+            }
             self.addresses.retain(|address| address.interface != *name);
             self.routes.retain(|route| match &route.kind {
                 RouteKind::Onlink { interface, .. } | RouteKind::Via { interface, .. } => interface != name,
@@ -281,14 +306,6 @@ impl Table {
     pub fn state(&self) -> TableState {
         script::state(self)
     }
-}
-
-fn matches(which: &FlowKill, flow: &Flow) -> bool {
-    let FlowKill { path, zone_group, unanswered_only } = which;
-    flow.mark.0 & Mark::OURS != 0
-        && path.is_none_or(|path| flow.mark.path() == Some(path))
-        && zone_group.is_none_or(|zone_group| flow.mark.zone_group() == Some(zone_group))
-        && !(*unanswered_only && flow.answered)
 }
 
 impl Dataplane for Fake {

@@ -42,6 +42,9 @@ fn command<'a>(
         _ => {}
     }
     let table = table.as_mut().ok_or("no such table")?;
+    if let Some((verb @ ("add" | "delete"), rest)) = line.split_once(" flowtable inet seimon fast") {
+        return flowtable(table, verb, rest);
+    }
     match words.as_slice() {
         ["flush", "chain", "inet", "seimon", name] => {
             *table.rules.get_mut(*name).ok_or("no such chain")? = Vec::new();
@@ -72,6 +75,25 @@ fn command<'a>(
     Ok(())
 }
 
+/// Devices that come or go, or the flowtable as a whole: `{ hook ingress priority 0; devices = { "eth0" }; counter; }`.
+fn flowtable(table: &mut Table, verb: &str, block: &str) -> Result<()> {
+    let devices = table.flowtable.as_mut().ok_or("no such flowtable")?;
+    if block.trim().is_empty() && verb == "delete" {
+        table.flowtable = None;
+        return Ok(());
+    }
+    let list =
+        block.split_once("devices = {").and_then(|(_, rest)| rest.split_once('}')).ok_or("no devices")?.0;
+    for name in list.split(',').map(|name| name.trim().trim_matches('"')) {
+        let name = seimon_board::InterfaceName::new(name).map_err(|_| "no interface name")?;
+        let fits = if verb == "add" { devices.insert(name) } else { devices.remove(&name) };
+        if !fits {
+            return Err("the device is there already, or is not there".into());
+        }
+    }
+    Ok(())
+}
+
 fn container<'a>(table: &'a mut Table, name: &str) -> Result<&'a mut Container> {
     table.containers.get_mut(name).ok_or_else(|| format!("no such set: {name}"))
 }
@@ -88,6 +110,7 @@ fn body<'a>(lines: &mut impl Iterator<Item = &'a str>, table: &mut Table) -> Res
                 contents(lines, container(table, name)?)?;
             }
             ["chain", name, "{"] => chain(name, lines, table)?,
+            ["flowtable", "fast", "{", _] => drop(table.flowtable.get_or_insert_default()),
             [..] => return Err(format!("the fake does not know this: {line:.200}")),
         }
     }
@@ -261,6 +284,9 @@ pub(super) fn references(table: &Table) -> Result<()> {
         while let Some(word) = words.next() {
             if let Some(name) = word.strip_prefix('@') {
                 // `@nh,96,32` is raw payload; named objects are letters, digits and `_`.
+                if name == "fast" && table.flowtable.is_some() {
+                    continue;
+                }
                 if !table.containers.contains_key(name) && !matches!(name, "ll" | "nh" | "th" | "ih") {
                     return Err(format!("no such set: {name}"));
                 }
@@ -290,6 +316,7 @@ pub(super) fn state(table: &Table) -> TableState {
     TableState {
         chains: table.rules.iter().map(chain).collect(),
         containers: table.containers.iter().map(|(name, c)| (name.clone(), c.fingerprint())).collect(),
+        flowtable: table.flowtable.clone(),
         elements: listed.map(|(name, container)| (name.clone(), container.elements.clone())).collect(),
     }
 }

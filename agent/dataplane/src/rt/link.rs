@@ -8,7 +8,7 @@ use netlink_packet_route::link::{
 };
 use rustix::io::Errno;
 use seimon_board::{InterfaceName, MacAddress};
-use seimon_core::network_plan::{ApplyError, Link, LinkKind};
+use seimon_core::network_plan::{ApplyError, Link, LinkKind, PortVlans};
 
 use super::{OURS, RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, Router, failed};
 use crate::attributes::{Attribute, Attributes};
@@ -20,11 +20,15 @@ const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_GROUP: u16 = 27;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
 
 /// A link as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +41,10 @@ pub(crate) struct SeenLink {
     pub(crate) master: Option<u32>,
     kind: String,
     alias: String,
-    ours: bool,
+    pub(super) ours: bool,
+    /// Of a VLAN: the link below, and its number.
+    pub(super) vlan: Option<(u32, u16)>,
+    pub(super) filters_vlans: bool,
 }
 
 impl SeenLink {
@@ -46,15 +53,23 @@ impl SeenLink {
         let attributes = Attributes::after(payload, IFINFOMSG);
         let text = |kind| attributes.find(kind).and_then(Attribute::text).unwrap_or_default().to_owned();
         let number = |kind| attributes.find(kind).and_then(Attribute::u32);
-        let kind = attributes.find(IFLA_LINKINFO).and_then(|info| info.nested().find(IFLA_INFO_KIND));
+        let info = attributes.find(IFLA_LINKINFO).map(Attribute::nested);
+        let kind = info.and_then(|info| info.find(IFLA_INFO_KIND));
+        let kind = kind.and_then(Attribute::text).unwrap_or_default().to_owned();
+        let data = info.and_then(|info| info.find(IFLA_INFO_DATA)).map(Attribute::nested);
+        let of_kind = |wanted: &str, what| data.filter(|_| kind == wanted).and_then(|data| data.find(what));
+        let id = of_kind("vlan", IFLA_VLAN_ID).and_then(Attribute::u16);
+        let filters_vlans = of_kind("bridge", IFLA_BR_VLAN_FILTERING).and_then(Attribute::u8) == Some(1);
         Some(Self {
+            vlan: number(IFLA_LINK).zip(id),
+            filters_vlans,
             index: u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?),
             name: InterfaceName::new(attributes.find(IFLA_IFNAME)?.text()?).ok()?,
             up: u32::from_ne_bytes(payload.get(8..12)?.try_into().ok()?) & IFF_UP != 0,
             mac: attributes.find(IFLA_ADDRESS).and_then(|mac| mac.value.try_into().ok()).map(MacAddress),
             mtu: number(IFLA_MTU).and_then(|mtu| u16::try_from(mtu).ok()),
             master: number(IFLA_MASTER),
-            kind: kind.and_then(Attribute::text).unwrap_or_default().to_owned(),
+            kind,
             alias: text(IFLA_IFALIAS),
             ours: number(IFLA_GROUP) == Some(u32::from(OURS)),
         })
@@ -105,10 +120,18 @@ impl Links {
 
     /// Bridges, near ends and tunnels of ours. Members are in order of name, without near ends; a near end that is in no
     /// bridge is left out.
-    pub(crate) fn ours(&self) -> Vec<Link> {
+    ///
+    /// `carried`: what ports of bridges carry, by index.
+    pub(crate) fn ours(&self, carried: &BTreeMap<u32, PortVlans>) -> Vec<Link> {
         let of = |link: &SeenLink| {
             let kind = if let Some((far, far_mac)) = link.far_end() {
                 LinkKind::Probe { bridge: self.by_index(link.master?)?.name.clone(), far, far_mac }
+            } else if link.ours && link.filters_vlans {
+                let ports = self.iter().filter(|port| port.master == Some(link.index));
+                let vlans = |port: &SeenLink| carried.get(&port.index).cloned().unwrap_or_default();
+                LinkKind::Trunk { ports: ports.map(|port| (port.name.clone(), vlans(port))).collect() }
+            } else if let (true, Some((over, id))) = (link.ours, link.vlan) {
+                LinkKind::Vlan { over: self.by_index(over)?.name.clone(), id }
             } else if link.ours && link.kind == "bridge" {
                 let members = self.iter().filter(|member| member.master == Some(link.index));
                 let mut members: Vec<_> = members
@@ -128,7 +151,7 @@ impl Links {
     }
 }
 
-fn change_of(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
+pub(super) fn change_of(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes = attributes;
@@ -149,6 +172,8 @@ impl Router {
             // A tunnel is made by whoever carries it.
             LinkKind::Uplink | LinkKind::Tunnel => {}
             LinkKind::Bridge { members } => self.bridge(name, members)?,
+            LinkKind::Trunk { ports } => self.trunk(name, ports)?,
+            LinkKind::Vlan { over, id } => self.vlan(name, over, *id)?,
             LinkKind::Probe { bridge, far, far_mac } => self.probe(name, bridge, far, *far_mac)?,
         }
         let links = self.links()?;
@@ -160,7 +185,7 @@ impl Router {
         self.set_up(seen)
     }
 
-    fn set_up(&mut self, link: &SeenLink) -> Result<(), ApplyError> {
+    pub(super) fn set_up(&mut self, link: &SeenLink) -> Result<(), ApplyError> {
         if link.up {
             return Ok(());
         }
@@ -180,6 +205,16 @@ impl Router {
     }
 
     fn bridge(&mut self, name: &InterfaceName, members: &[InterfaceName]) -> Result<(), ApplyError> {
+        self.bridge_with(name, members, &[])
+    }
+
+    /// `more`: what is said of the bridge when it is made.
+    pub(super) fn bridge_with(
+        &mut self,
+        name: &InterfaceName,
+        members: &[InterfaceName],
+        more: &[InfoBridge],
+    ) -> Result<(), ApplyError> {
         let before = self.links()?;
         let first_mac = members.iter().find_map(|member| before.by_name(member)?.mac);
         if before.by_name(name).is_none() {
@@ -188,10 +223,12 @@ impl Router {
                 LinkAttribute::Group(u32::from(OURS)),
                 LinkAttribute::LinkInfo(vec![
                     LinkInfo::Kind(InfoKind::Bridge),
-                    LinkInfo::Data(InfoData::Bridge(vec![
-                        InfoBridge::StpState(BridgeStpState::Disabled),
-                        InfoBridge::ForwardDelay(0),
-                    ])),
+                    LinkInfo::Data(InfoData::Bridge(
+                        [InfoBridge::StpState(BridgeStpState::Disabled), InfoBridge::ForwardDelay(0)]
+                            .into_iter()
+                            .chain(more.iter().cloned())
+                            .collect(),
+                    )),
                 ]),
             ];
             // An address of its own choice would change with its members, and every client's idea of the gateway too.

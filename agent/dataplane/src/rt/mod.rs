@@ -8,6 +8,7 @@
 
 mod link;
 mod route;
+mod vlan;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -61,6 +62,7 @@ const NDA_LLADDR: u16 = 2;
 const NUD_UNUSABLE: u16 = 0x01 | 0x20 | 0x40;
 
 const NUD_PERMANENT: u16 = 0x80;
+const NDA_VLAN: u16 = 5;
 const NDA_MASTER: u16 = 9;
 const AF_BRIDGE: u8 = 7;
 
@@ -195,13 +197,21 @@ impl Router {
     ) -> Result<BTreeMap<MacAddress, InterfaceName>, ApplyError> {
         let links = self.links()?;
         let wanted = links.index(bridge)?;
+        // Behind a VLAN of the trunk's: the trunk knows the port.
+        let behind = links.iter().find(|link| link.master == Some(wanted) && link.vlan.is_some());
+        let behind = behind.and_then(|link| link.vlan);
         let mut found = BTreeMap::new();
         let read = |payload: &[u8]| {
             let index = u32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?);
             let state = u16::from_ne_bytes(payload.get(8..10)?.try_into().ok()?);
             let attributes = Attributes::after(payload, NDMSG);
-            let of_bridge = attributes.find(NDA_MASTER).and_then(Attribute::u32) == Some(wanted);
-            (of_bridge && state & NUD_PERMANENT == 0).then_some(())?;
+            let master = attributes.find(NDA_MASTER).and_then(Attribute::u32);
+            let vlan = attributes.find(NDA_VLAN).and_then(Attribute::u16);
+            let there = match behind {
+                Some((trunk, id)) => master == Some(trunk) && vlan == Some(id),
+                None => master == Some(wanted),
+            };
+            (there && state & NUD_PERMANENT == 0).then_some(())?;
             let mac = MacAddress(attributes.find(NDA_LLADDR)?.value.try_into().ok()?);
             Some((mac, links.by_index(index)?.name.clone()))
         };

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 use seimon_board::InterfaceName;
-use seimon_core::network_plan::{ApplyError, PeerState, TunnelState};
+use seimon_core::network_plan::{ApplyError, Peer, PeerState, TunnelState};
 use seimon_plan::WireguardKey;
 use wireguard_control::{Backend, Device, DeviceUpdate, Key, PeerConfigBuilder, PeerInfo};
 
@@ -82,14 +82,21 @@ pub(super) fn update(interface: &InterfaceName, update: &Update<'_>) -> Result<(
     change.apply(&name(interface)?, Backend::Kernel).map_err(|error| failed("configure", interface, error))
 }
 
+/// Where the far end is now: the session goes on from there. Told where it is already, whoever asks hears nothing from there:
+/// a new session is begun, which the kernel would only do after 15 s without an answer, and cannot be asked for in another way
+/// than by a peer made anew.
 pub(super) fn set_endpoint(
     interface: &InterfaceName,
     peer: WireguardKey,
     endpoint: SocketAddr,
 ) -> Result<(), ApplyError> {
     let known = state(interface)?;
-    if !known.peers.contains_key(&peer) {
-        return Ok(());
+    let Some(seen) = known.peers.get(&peer) else { return Ok(()) };
+    if seen.endpoint == Some(endpoint) && seen.handshake.is_some() {
+        let anew =
+            Peer { endpoint: Some(endpoint), allowed: seen.allowed.clone(), keepalive: seen.keepalive };
+        update(interface, &Update { remove: vec![peer], ..Update::default() })?;
+        return update(interface, &Update { put: vec![(peer, &anew)], ..Update::default() });
     }
     DeviceUpdate::new()
         .add_peer(PeerConfigBuilder::new(&Key(peer.0)).set_endpoint(endpoint))

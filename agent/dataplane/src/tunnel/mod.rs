@@ -139,7 +139,7 @@ impl Tunnels {
     /// Of every tunnel among the links that somebody answers for.
     pub(crate) fn states(&mut self, links: &Links) -> BTreeMap<InterfaceName, TunnelState> {
         let mut states = BTreeMap::new();
-        for Link { name, kind, .. } in links.ours() {
+        for Link { name, kind, .. } in links.ours(&BTreeMap::new()) {
             if kind != LinkKind::Tunnel {
                 continue;
             }

@@ -77,6 +77,7 @@ fn flows_are_listed_by_our_bits_and_killed_selectively() -> Result<()> {
                 path: Option::map(path, PathIndex),
                 zone_group: Option::map(zone_group, ZoneGroupIndex),
                 unanswered_only,
+                ..FlowKill::default()
             })
         };
         apply(&mut linux, [kill(Some(2), None, true), kill(Some(1), Some(6), false)])?;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, anyhow, ensure};
 use seimon_board::Board;
 use seimon_core::network_plan::{
-    Allocation, Change, ChangeSet, Dataplane, Generation, NetworkPlan, PathChoice, compile, diff, lockdown,
-    verify,
+    Allocation, ApplyError, Change, ChangeSet, Dataplane, Flow, FlowKill, Generation, Mark, NetworkPlan,
+    PathChoice, compile, diff, end_flows, lockdown, verify,
 };
 use seimon_dataplane::{Fake, Faulty, Linux, Moment};
 use seimon_plan::{GroupId, PathId, ValidSitePlan, ZoneId, parse};
@@ -49,9 +49,12 @@ fn converge(
     Ok(changes)
 }
 
-fn lives_through_a_plan(dataplane: &mut impl Dataplane) -> Result<()> {
+fn lives_through_a_plan(dataplane: &mut impl Dataplane, has_flowtables: bool) -> Result<()> {
     let site = town()?;
-    let (first, second) = (compiled(&site, 0, 1)?, compiled(&site, 1, 2)?);
+    let (mut first, mut second) = (compiled(&site, 0, 1)?, compiled(&site, 1, 2)?);
+    for plan in [&mut first, &mut second].into_iter().filter(|_| !has_flowtables) {
+        plan.ruleset = plan.ruleset.clone().without_flowtable();
+    }
     converge(dataplane, None, &first)?;
     let again = converge(dataplane, Some(&first), &first)?;
     ensure!(again.changes.is_empty(), "nothing differs, yet {again:?}");
@@ -60,7 +63,8 @@ fn lives_through_a_plan(dataplane: &mut impl Dataplane) -> Result<()> {
         matches!(moved.changes.as_slice(), [Change::Elements { .. }]),
         "a move is elements only: {moved:?}"
     );
-    dataplane.apply(&ChangeSet { changes: vec![Change::Nft { script: lockdown() }] })?;
+    let table = dataplane.observe(&[])?.table.context("our table")?;
+    dataplane.apply(&ChangeSet { changes: vec![Change::Nft { script: lockdown(&table) }] })?;
     converge(dataplane, Some(&second), &first)?;
     Ok(())
 }
@@ -71,13 +75,15 @@ fn a_plan_is_carried_out_moved_and_locked_down_in_the_kernel() -> Result<()> {
         for port in PORTS {
             sh(&format!("ip link add {port} type veth peer x-{port}; ip link set x-{port} up"))?;
         }
-        lives_through_a_plan(&mut Linux::open()?)
+        let mut linux = Linux::open()?;
+        let has_flowtables = linux.has_flowtables()?;
+        lives_through_a_plan(&mut linux, has_flowtables)
     })
 }
 
 #[test]
 fn a_plan_is_carried_out_moved_and_locked_down_in_the_fake() -> Result<()> {
-    lives_through_a_plan(&mut Fake::new(PORTS.map(interface)))
+    lives_through_a_plan(&mut Fake::new(PORTS.map(interface)), true)
 }
 
 #[test]
@@ -86,8 +92,11 @@ fn whatever_others_break_is_mended() -> Result<()> {
         for port in PORTS {
             sh(&format!("ip link add {port} type veth peer x-{port}; ip link set x-{port} up"))?;
         }
-        let plan = compiled(&town()?, 0, 1)?;
+        let mut plan = compiled(&town()?, 0, 1)?;
         let mut linux = Linux::open()?;
+        if !linux.has_flowtables()? {
+            plan.ruleset = plan.ruleset.without_flowtable();
+        }
         converge(&mut linux, None, &plan)?;
         let bridge = sh("ip -o link show type bridge | head -1 | cut -d: -f2")?;
         for damage in [
@@ -128,5 +137,39 @@ fn a_fault_at_any_step_is_made_good_by_the_next_round() -> Result<()> {
         }
     }
     ensure!(operations > 20, "only {operations} operations were tried");
+    Ok(())
+}
+
+#[test]
+fn where_the_kernel_keeps_flows_in_the_flowtable_that_is_taken_away_for_a_moment() -> Result<()> {
+    let plan = compiled(&town()?, 0, 1)?;
+    let mut fake = Fake::new(PORTS.map(interface));
+    converge(&mut fake, None, &plan)?;
+    let flow = |id| -> Result<Flow> {
+        Ok(Flow {
+            id,
+            mark: Mark(0x101),
+            protocol: 6,
+            source: "10.20.1.100".parse()?,
+            source_port: 40_000,
+            destination: "203.0.113.99".parse()?,
+            destination_port: 443,
+            reply_source: "203.0.113.99".parse()?,
+            reply_destination: "10.20.1.100".parse()?,
+            answered: true,
+            bytes: 1,
+        })
+    };
+    let (first, second) = (flow(1)?, flow(2)?);
+    fake.with(|kernel| {
+        kernel.keeps_offloaded = true;
+        kernel.flows = vec![first, second.clone()];
+    });
+    let kill = FlowKill { ids: Some([1].into()), ..FlowKill::default() };
+    let refused = fake.apply(&ChangeSet { changes: vec![Change::Kill(kill.clone())] });
+    ensure!(matches!(refused, Err(ApplyError::Offloaded { flows: 1 })), "{refused:?}");
+    end_flows(&mut fake, &plan.ruleset, &kill)?;
+    ensure!(fake.flows()? == [second], "{:?}", fake.flows()?);
+    ensure!(converge(&mut fake, Some(&plan), &plan)?.changes.is_empty(), "everything is back");
     Ok(())
 }

@@ -10,9 +10,12 @@
 
 mod canary;
 mod edges;
+mod fast;
 mod gateway;
 mod matrix;
 mod moving;
 mod probing;
 mod schools;
+mod vlan;
+mod wireguard;
 mod world;

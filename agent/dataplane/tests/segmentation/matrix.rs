@@ -46,7 +46,7 @@ fn own(plan: &ValidSitePlan, zone: &ZoneId) -> Vec<IpAddr> {
         .collect()
 }
 
-fn whole_matrix(plan: ValidSitePlan) -> Result<()> {
+pub(crate) fn whole_matrix(plan: ValidSitePlan) -> Result<()> {
     let world = World::raise(plan)?;
     let plan = &world.plan;
     let zones: Vec<&str> = plan.zones.keys().map(|zone| zone.as_str()).collect();

@@ -147,7 +147,12 @@ fn shut_and_open(shut: impl FnOnce(&mut World) -> Result<()>) -> Result<()> {
 
 #[test]
 fn nothing_is_forwarded_under_lockdown_and_flows_go_on_after_it() -> Result<()> {
-    in_namespaces(|| shut_and_open(|world| world.apply(Change::Nft { script: lockdown() })))
+    in_namespaces(|| {
+        shut_and_open(|world| {
+            let table = world.linux.observe(&[])?.table.context("our table")?;
+            world.apply(Change::Nft { script: lockdown(&table) })
+        })
+    })
 }
 
 #[test]

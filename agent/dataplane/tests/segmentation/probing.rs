@@ -11,8 +11,11 @@ use rustix::net::{AddressFamily, SocketType, ipproto};
 
 use crate::world::{inside, sh};
 
-/// Nobody answers within this: dropped.
-const SILENCE: Duration = Duration::from_millis(400);
+/// Nobody answers within this: dropped. An emulated machine is that many times slower.
+fn silence() -> Duration {
+    let times = std::env::var("SEIMON_TEST_SLOW").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    Duration::from_millis(400) * times
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -77,8 +80,8 @@ const REFUSED: [ErrorKind; 5] = [
 ];
 
 fn tcp(to: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, SILENCE)?;
-    stream.set_read_timeout(Some(SILENCE))?;
+    let mut stream = TcpStream::connect_timeout(&to, silence())?;
+    stream.set_read_timeout(Some(silence()))?;
     stream.write_all(b"who")?;
     let mut words = [0; 128];
     let length = stream.read(&mut words)?;
@@ -96,7 +99,7 @@ fn udp(to: SocketAddr) -> std::io::Result<String> {
 }
 
 pub(crate) fn exchange(socket: &UdpSocket, words: &[u8]) -> std::io::Result<String> {
-    socket.set_read_timeout(Some(SILENCE))?;
+    socket.set_read_timeout(Some(silence()))?;
     socket.send(words)?;
     let mut answer = [0; 128];
     let length = socket.recv(&mut answer)?;
@@ -111,7 +114,7 @@ fn ping(to: IpAddr) -> std::io::Result<String> {
     };
     let socket = UdpSocket::from(rustix::net::socket(family, SocketType::DGRAM, Some(protocol))?);
     socket.connect(SocketAddr::new(to, 0))?;
-    socket.set_read_timeout(Some(SILENCE))?;
+    socket.set_read_timeout(Some(silence()))?;
     socket.send(&[kind, 0, 0, 0, 0, 0, 0, 1, b'h', b'i'])?;
     let mut answer = [0; 64];
     socket.recv(&mut answer)?;
@@ -187,9 +190,10 @@ pub(crate) fn send_as(node: &str, source: SocketAddr, to: SocketAddr, words: &st
 
 /// A connection that stays.
 pub(crate) fn connect(node: &str, to: SocketAddr) -> Result<TcpStream> {
-    let stream =
-        inside(node, || TcpStream::connect_timeout(&to, SILENCE).with_context(|| format!("{node} → {to}")))?;
-    stream.set_read_timeout(Some(SILENCE))?;
+    let stream = inside(node, || {
+        TcpStream::connect_timeout(&to, silence()).with_context(|| format!("{node} → {to}"))
+    })?;
+    stream.set_read_timeout(Some(silence()))?;
     Ok(stream)
 }
 

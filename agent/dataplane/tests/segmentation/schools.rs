@@ -40,6 +40,23 @@ pub(crate) fn town_with_canary_at(port: &str) -> Result<ValidSitePlan> {
 
 /// The same town with six zones, all with IPv6. The hub belongs to affairs and management; every other zone is closed to it.
 pub(crate) fn six_zones() -> Result<ValidSitePlan> {
+    valid(&six_zones_text()?)
+}
+
+/// The six zones without the permit from one zone to another.
+pub(crate) fn six_zones_without(from: &str, to: &str) -> Result<ValidSitePlan> {
+    let mut plan: toml::Table = six_zones_text()?.parse().context("the plan")?;
+    let permits = plan.get_mut("permits").and_then(toml::Value::as_array_mut).context("permits")?;
+    let is = |permit: &toml::Value, key: &str, value: &str| {
+        permit.get(key).and_then(toml::Value::as_str) == Some(value)
+    };
+    let before = permits.len();
+    permits.retain(|permit| !(is(permit, "from", from) && is(permit, "to", &format!("zone:{to}"))));
+    anyhow::ensure!(permits.len() + 1 == before, "no such permit");
+    valid(&plan.to_string())
+}
+
+fn six_zones_text() -> Result<String> {
     let mut plan: toml::Table = narrow_town().parse().context("the example")?;
     let zones: toml::Table = six().parse().context("zones")?;
     for key in ["zones", "permits"] {
@@ -52,7 +69,18 @@ pub(crate) fn six_zones() -> Result<ValidSitePlan> {
     let routes = migration.get_mut("routes").and_then(toml::Value::as_array_mut).context("routes")?;
     let more = zones.get("routes").and_then(toml::Value::as_array).context("routes")?;
     routes.extend(more.iter().cloned());
-    valid(&plan.to_string())
+    Ok(plan.to_string())
+}
+
+/// The same six zones behind a switch: printers have a port of their own, all others VLAN 10 times their number on the trunk.
+pub(crate) fn six_zones_on_a_trunk() -> Result<ValidSitePlan> {
+    let mut text = six_zones_text()?;
+    for (n, (zone, _)) in (1..).zip(ZONES).filter(|(_, (zone, _))| *zone != "printers") {
+        let port = format!("ports = [\"LAN{n}\"]");
+        anyhow::ensure!(text.contains(&port), "{zone}: {port}");
+        text = text.replacen(&port, &format!("trunks = [\"LAN6\"]\nvlan = {}", n * 10), 1);
+    }
+    valid(&text)
 }
 
 fn valid(text: &str) -> Result<ValidSitePlan> {

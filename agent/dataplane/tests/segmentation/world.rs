@@ -168,15 +168,27 @@ impl World {
         std::fs::create_dir("/run/netns")?;
         let zones: Vec<&ZoneId> = plan.zones.keys().collect();
         let mut links = String::new();
+        let trunk = plan.zones.values().find_map(|zone| zone.trunks.first()).map(|port| port.to_lowercase());
         let nodes: Vec<String> = ["gw", "carrier", "internet"]
             .into_iter()
+            .chain(trunk.is_some().then_some("switch"))
             .chain(zones.iter().map(|id| id.as_str()))
             .map(str::to_owned)
             .collect();
         let mut cables = vec![("wan1".to_owned(), "carrier"), ("wan2".to_owned(), "internet")];
         let mut spare = Vec::new();
+        let mut switched = String::new();
         for (id, written) in &plan.zones {
-            cables.push((written.ports[0].to_lowercase(), id.as_str()));
+            match (written.ports.first(), written.vlan) {
+                (Some(port), _) => cables.push((port.to_lowercase(), id.as_str())),
+                // Behind a switch that tells zones apart by VLAN tags.
+                (None, vlan) => {
+                    let vlan = vlan.context("a zone without a port has a VLAN")?;
+                    switched += &format!(
+                        "ip link add link eth0 name v{vlan} type vlan id {vlan}; ip link set v{vlan} netns {id} name eth0; "
+                    );
+                }
+            }
             // What is to be plugged in at further ports is the test's.
             for port in written.ports.iter().skip(1).map(|port| port.to_lowercase()) {
                 spare.push(format!("link add {port} netns gw type veth peer name {port}x netns {id}\n"));
@@ -196,12 +208,18 @@ impl World {
         for (port, node) in &cables {
             links += &format!("link add {port} netns gw type veth peer name eth0 netns {node}\n");
         }
+        if let Some(port) = &trunk {
+            links += &format!("link add {port} netns gw type veth peer name eth0 netns switch\n");
+        }
         links.extend(spare);
         batch(None, &links)?;
+        if trunk.is_some() {
+            sh("switch", &format!("ip link set eth0 up; {switched}"))?;
+        }
         let mut own: BTreeMap<&str, Vec<IpAddr>> = BTreeMap::new();
         for node in &nodes {
             let addresses = match node.as_str() {
-                "gw" => String::new(),
+                "gw" | "switch" => String::new(),
                 "carrier" => CARRIER.to_owned(),
                 "internet" => INTERNET.to_owned(),
                 id => {
@@ -220,7 +238,7 @@ impl World {
                 lines += "link set eth0 up\n";
             }
             lines += &match node.as_str() {
-                "gw" => String::new(),
+                "gw" | "switch" => String::new(),
                 "carrier" => "route add default via 10.10.0.1\n".into(),
                 "internet" => {
                     "link set eth0 mtu 1454\nroute add default via 192.0.2.2\nroute add default via 2001:db8:2::2\n".into()
@@ -250,8 +268,12 @@ impl World {
             mail.insert(node.clone(), serve(node, &addresses, &TCP, &UDP)?);
         }
         enter("gw")?;
-        let net = compiled(&plan, 0)?;
-        let mut world = Self { plan, net, linux: Linux::open()?, mail };
+        let mut net = compiled(&plan, 0)?;
+        let linux = Linux::open()?;
+        if !linux.has_flowtables()? {
+            net.ruleset = net.ruleset.without_flowtable();
+        }
+        let mut world = Self { plan, net, linux, mail };
         world.converge()?;
         world.learn_names()?;
         world.wait_for_neighbour_discovery()?;
@@ -408,7 +430,7 @@ fn batch(node: Option<&str>, lines: &str) -> Result<()> {
 }
 
 /// Every group on its route's path number `which`, or the last.
-fn compiled(plan: &ValidSitePlan, which: usize) -> Result<NetworkPlan> {
+pub(crate) fn compiled(plan: &ValidSitePlan, which: usize) -> Result<NetworkPlan> {
     let on = |paths: &[PathId]| PathChoice::On(paths[which.min(paths.len() - 1)].clone());
     let routes = plan.routes().iter();
     let choice: BTreeMap<(ZoneId, GroupId), _> =

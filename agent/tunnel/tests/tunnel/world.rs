@@ -216,11 +216,14 @@ impl World {
         text = text.replace("\"wireguard.key\"", "\"/run/keys/school\"");
         change(&mut text);
         let plan = seimon_plan::parse(&text, "plan.toml", &board()?)?;
-        let net = compiled(&plan)?;
+        let mut net = compiled(&plan)?;
         let hub = Hub::raise(&hub_key, key(&school_key)?)?;
         enter("gw")?;
         let mut linux = Linux::open()?;
         linux.carry_tunnels_with(Path::new(PROGRAM));
+        if !linux.has_flowtables()? {
+            net.ruleset = net.ruleset.without_flowtable();
+        }
         let mut world = Self { net, linux, hub, school_key };
         world.converge()?;
         Ok(world)

@@ -14,8 +14,15 @@ use super::{GroupId, HostName, PlanDuration, Prefix, ServiceId, ZoneId};
 #[serde(deny_unknown_fields)]
 pub struct Zone {
     pub role: ZoneRole,
-    /// Ports as printed on the case; joined to one bridge.
+    /// Ports as printed on the case, for machines that know nothing of VLANs; joined to one bridge.
+    #[serde(default)]
     pub ports: Vec<String>,
+    /// Ports that lead to a switch or an access point which tells zones apart by VLAN tags. Several zones may name the same.
+    #[serde(default)]
+    pub trunks: Vec<String>,
+    /// The zone's tag on its trunks.
+    #[serde(default)]
+    pub vlan: Option<u16>,
     /// The gateway's address in the zone, with the zone's prefix length.
     #[schemars(with = "String", extend("format" = "ipv4-prefix"))]
     pub ipv4: Ipv4Net,

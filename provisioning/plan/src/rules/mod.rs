@@ -85,6 +85,7 @@ const RULES: &[Rule] = &[
     Rule { id: "plan/board", check: others::board },
     Rule { id: "plan/port-unknown", check: others::port_unknown },
     Rule { id: "plan/port-twice", check: others::port_twice },
+    Rule { id: "plan/vlan", check: others::vlan },
     Rule { id: "plan/empty", check: others::empty },
     Rule { id: "plan/unknown-reference", check: others::unknown_reference },
     Rule { id: "plan/hub", check: others::hub },

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, Report, repeated, suggestion};
 use crate::error::text;
-use crate::model::{INTERNET_GROUP, PermitTarget};
+use crate::model::{INTERNET_GROUP, PermitTarget, ZoneId};
 
 /// The plan is for this board.
 pub(super) fn board(context: &Context<'_>, report: &mut Report<'_>) {
@@ -28,7 +28,97 @@ pub(super) fn board(context: &Context<'_>, report: &mut Report<'_>) {
     }
 }
 
-/// Every place that names a port.
+/// Every place that names a trunk, with its zone.
+fn trunks<'a>(context: &'a Context<'_>) -> Vec<(String, &'a ZoneId, &'a str)> {
+    let zones = context.plan.zones.iter().flat_map(|(id, zone)| {
+        let place = move |i| format!("zones.{id}.trunks[{i}]");
+        zone.trunks.iter().enumerate().map(move |(i, port)| (place(i), id, port.as_str()))
+    });
+    zones.collect()
+}
+
+/// Tags are numbers of 802.1Q, one zone's each, on ports that carry nothing untagged.
+pub(super) fn vlan(context: &Context<'_>, report: &mut Report<'_>) {
+    let plan = context.plan;
+    for (id, zone) in &plan.zones {
+        match zone.vlan {
+            Some(vlan) if !(1..=4094).contains(&vlan) => report.at(
+                &format!("zones.{id}.vlan"),
+                text(format!("there is no VLAN {vlan}"), format!("VLAN {vlan} はありません")),
+                text(
+                    "write the number that the switch or access point uses for this zone: 1 to 4094",
+                    "スイッチや無線アクセスポイントでこのゾーンに割り当てた番号（1〜4094）を書いてください",
+                ),
+            ),
+            Some(vlan) if zone.trunks.is_empty() => report.at(
+                &format!("zones.{id}.vlan"),
+                text(
+                    format!("zone `{id}` has VLAN {vlan}, and no trunk on which its frames carry that tag"),
+                    format!("ゾーン「{id}」には VLAN {vlan} がありますが、それを運ぶトランクポートがありません"),
+                ),
+                text(
+                    "name the port to the switch in `trunks`, or remove `vlan`",
+                    "スイッチにつながるポートを `trunks` に書くか、`vlan` を削除してください",
+                ),
+            ),
+            None if !zone.trunks.is_empty() => report.at(
+                &format!("zones.{id}.trunks"),
+                text(
+                    format!("zone `{id}` has trunks, and no `vlan` by which its frames are known there"),
+                    format!("ゾーン「{id}」にトランクポートがありますが、フレームを見分ける `vlan` がありません"),
+                ),
+                text(
+                    "write `vlan` with the zone's number on the switch; for a port that is this zone's alone use `ports`",
+                    "スイッチでのこのゾーンの番号を `vlan` に書いてください。このゾーン専用のポートなら `ports` を使ってください",
+                ),
+            ),
+            Some(_) | None => {}
+        }
+    }
+    let numbered: Vec<_> = plan.zones.iter().filter_map(|(id, zone)| Some((id, zone.vlan?))).collect();
+    for (earlier, later) in repeated(numbered.iter().map(|(_, vlan)| *vlan)) {
+        let ((other, vlan), (id, _)) = (numbered[earlier], numbered[later]);
+        report.at(
+            &format!("zones.{id}.vlan"),
+            text(
+                format!("VLAN {vlan} is zone `{other}`'s already: their frames could not be told apart"),
+                format!("VLAN {vlan} は既にゾーン「{other}」のものです。フレームを見分けられません"),
+            ),
+            text("give one of them another number", "どちらかを別の番号にしてください"),
+        );
+    }
+    let trunks = trunks(context);
+    for (earlier, later) in repeated(trunks.iter().map(|(_, zone, port)| (*zone, *port))) {
+        let ((other, ..), (place, zone, port)) = (&trunks[earlier], &trunks[later]);
+        report.at(
+            place,
+            text(
+                format!("zone `{zone}` names trunk `{port}` twice, also in `{other}`"),
+                format!("ゾーン「{zone}」にトランクポート「{port}」が 2 回書かれています（`{other}`）"),
+            ),
+            text("remove one of them", "一方を削除してください"),
+        );
+    }
+    let untagged: BTreeMap<&str, String> =
+        ports(context).into_iter().map(|(place, port)| (port, place)).collect();
+    for (place, _, port) in &trunks {
+        if let Some(other) = untagged.get(port) {
+            report.at(
+                place,
+                text(
+                    format!("port `{port}` is a trunk, and `{other}` has untagged frames there"),
+                    format!("ポート「{port}」はトランクですが、`{other}` がタグなしで使っています"),
+                ),
+                text(
+                    "a trunk carries tagged frames only: give that zone a `vlan` on it too, or another port",
+                    "トランクポートはタグ付きフレームだけを運びます。そのゾーンにも `vlan` を付けるか、別のポートにしてください",
+                ),
+            );
+        }
+    }
+}
+
+/// Every place that names a port which is one line's or one zone's alone.
 fn ports<'a>(context: &'a Context<'_>) -> Vec<(String, &'a str)> {
     let plan = context.plan;
     let lines = plan.lines.iter().map(|(id, line)| (format!("lines.{id}.port"), line.port.as_str()));
@@ -40,7 +130,8 @@ fn ports<'a>(context: &'a Context<'_>) -> Vec<(String, &'a str)> {
 
 /// The board has every port that the plan names.
 pub(super) fn port_unknown(context: &Context<'_>, report: &mut Report<'_>) {
-    for (place, port) in ports(context) {
+    let trunks = trunks(context).into_iter().map(|(place, _, port)| (place, port));
+    for (place, port) in ports(context).into_iter().chain(trunks) {
         if context.board.interface_of(port).is_none() {
             report.at(
                 &place,
@@ -80,7 +171,11 @@ pub(super) fn empty(context: &Context<'_>, report: &mut Report<'_>) {
         ("paths".to_owned(), plan.paths.is_empty()),
         ("zones".to_owned(), plan.zones.is_empty()),
     ];
-    lists.extend(plan.zones.iter().map(|(id, zone)| (format!("zones.{id}.ports"), zone.ports.is_empty())));
+    lists.extend(
+        plan.zones
+            .iter()
+            .map(|(id, zone)| (format!("zones.{id}.ports"), zone.ports.is_empty() && zone.trunks.is_empty())),
+    );
     for (place, empty) in lists {
         if empty {
             report.at(

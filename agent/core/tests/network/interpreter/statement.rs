@@ -121,6 +121,11 @@ impl<'a> Reader<'a> {
         if self.eat("reject with tcp reset") || self.eat("reject with icmpx admin-prohibited") {
             return Ok(Statement::Reject);
         }
+        if self.eat("flow add") {
+            // Its packets come this way no more, as they would be let through.
+            self.name()?;
+            return Ok(Statement::Indifferent);
+        }
         if self.eat("limit rate 50/second") {
             return Ok(Statement::Indifferent);
         }
