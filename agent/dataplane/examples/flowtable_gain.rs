@@ -6,7 +6,6 @@
 
 #![expect(clippy::print_stdout, reason = "what it prints is its result")]
 #![allow(unreachable_pub, unused_imports, dead_code, reason = "shares its world with the tests")]
-#![expect(clippy::allow_attributes, reason = "what of the world is unused depends on the target")]
 
 #[path = "../tests/segmentation/matrix.rs"]
 mod matrix;

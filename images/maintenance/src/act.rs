@@ -162,11 +162,11 @@ fn agent(act: Act, patience: Duration) -> Result<()> {
     loop {
         let state = look::unit_property("ActiveState").unwrap_or_default();
         match (act, state.as_str()) {
-            (Act::Stop, "inactive" | "failed") | (Act::Start | Act::Restart, "active") => {
-                // A restart is over when the job is.
-                if look::unit_property("Job").is_none_or(|job| job.is_empty() || job == "0") {
-                    return Ok(());
-                }
+            // A restart is over when the job is.
+            (Act::Stop, "inactive" | "failed") | (Act::Start | Act::Restart, "active")
+                if look::unit_property("Job").is_none_or(|job| job.is_empty() || job == "0") =>
+            {
+                return Ok(());
             }
             (Act::Start | Act::Restart, "failed") => bail!("the agent failed to start: ask for its log"),
             _ => {}

@@ -101,6 +101,7 @@ fn flow(
         destination_port: to.2,
         reply_source: to.0,
         reply_destination: source.parse().unwrap(),
+        stage: seimon_core::network_plan::FlowStage::Open,
         answered: true,
         bytes: 1,
     }

@@ -156,6 +156,7 @@ fn where_the_kernel_keeps_flows_in_the_flowtable_that_is_taken_away_for_a_moment
             destination_port: 443,
             reply_source: "203.0.113.99".parse()?,
             reply_destination: "10.20.1.100".parse()?,
+            stage: seimon_core::network_plan::FlowStage::Open,
             answered: true,
             bytes: 1,
         })

@@ -103,7 +103,7 @@ fn noise(stage: &Stage<'_>) -> Result<Numbers> {
     let both = (&image, Status::Confirmed);
     let disk = Content::new(&programs.guardian, Some(both), Some(both)).write_to(&stage.file("disk"))?;
     let mut dice = Dice::new(7);
-    let noise: Vec<u8> = (0..2 * 1024 * 1024 / 8).flat_map(|_| dice.next().to_le_bytes()).collect();
+    let noise: Vec<u8> = (0..2 * 1024 * 1024 / 8).flat_map(|_| dice.draw().to_le_bytes()).collect();
     disk.write(partition::SLOT_A, 0, &noise)?;
     // One that begins as an image does, with a manifest of noise as long as can be said.
     let mut long = noise;
