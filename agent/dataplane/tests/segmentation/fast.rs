@@ -152,8 +152,9 @@ fn what_is_taken_out_of_the_plan_ends_within_a_second_and_nothing_else_does() ->
         let sysctls: Vec<String> = next.sysctls.iter().map(|sysctl| sysctl.path.clone()).collect();
         let changes = diff(&world.linux.observe(&sysctls)?, Some(&world.net), &next);
         ensure!(!changes.changes.is_empty());
-        let begun = Instant::now();
         world.linux.apply(&changes)?;
+        // From the moment when the plan is in force.
+        let begun = Instant::now();
         let ids = ended(&tightened, &next, &world.linux.flows()?);
         ensure!(ids.len() == 2, "{ids:?} of {:?}", world.linux.flows()?);
         end_flows(&mut world.linux, &next.ruleset, &FlowKill { ids: Some(ids), ..FlowKill::default() })?;

@@ -11,7 +11,7 @@ use seimon_core::network_plan::{Change, Dataplane as _, diff, verify};
 use crate::matrix::whole_matrix;
 use crate::probing::{Kind, ask};
 use crate::schools;
-use crate::world::{FAR, World, in_namespaces, inside, sh};
+use crate::world::{FAR, World, in_namespaces, inside, mac_of, sh};
 
 /// Says `skipped` and tells `false` where the kernel lacks something.
 fn has_vlans() -> Result<bool> {
@@ -128,7 +128,7 @@ fn a_client_on_a_vlan_keeps_its_path_by_its_hardware_address_and_its_port_is_kno
     }
     in_namespaces(|| {
         let mut world = World::raise(schools::six_zones_on_a_trunk()?)?;
-        let mac = sh("affairs", "cat /sys/class/net/eth0/address")?.trim().parse()?;
+        let mac = mac_of("affairs", "eth0")?.parse()?;
         let service = world.inside4("affairs", "affairs.school.example")?;
         ensure!(ask("affairs", service.into(), Kind::Tcp(443))?.node() == Some("carrier"));
         let closed = world.net.allocation.paths[&crate::world::path("closed")];

@@ -106,6 +106,13 @@ pub(crate) fn sh(node: &str, script: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// The hardware address of an interface. (`/sys` shows the namespace in which it was mounted.)
+pub(crate) fn mac_of(node: &str, interface: &str) -> Result<String> {
+    let link = sh(node, &format!("ip -o link show dev {interface}"))?;
+    let mut words = link.split_whitespace().skip_while(|word| *word != "link/ether").skip(1);
+    Ok(words.next().context("a hardware address")?.to_owned())
+}
+
 fn enter(node: &str) -> Result<()> {
     let file = File::open(format!("/run/netns/{node}")).with_context(|| node.to_owned())?;
     Ok(move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?)
