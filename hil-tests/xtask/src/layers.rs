@@ -39,6 +39,7 @@ const TABLE: [(&str, Layer); 20] = [
     ("seimon-image", Layer::Tests),
     ("seimon-lab", Layer::Tests),
     ("seimon-sim", Layer::Tests),
+    ("seimon-machine", Layer::Tests),
     ("seimon-fuzz", Layer::Tests),
     ("xtask", Layer::Tests),
 ];
