@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use seimon_lab::runner::shipped_scenarios;
+use seimon_lab::runner::{Choice, images, shipped_scenarios};
 use seimon_lab::scenario::Scenario;
 use seimon_lab::vocabulary as words;
 
@@ -17,7 +17,7 @@ pub(super) use demo::demo;
 pub(super) use run::{play, run};
 pub(super) use shell::shell;
 
-use super::BenchArgs;
+use super::{BenchArgs, GatewayArgs};
 
 pub(super) fn list() -> Result<ExitCode> {
     for file in shipped_scenarios()? {
@@ -68,6 +68,12 @@ fn exit(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The gateway that was asked for.
+fn gateway(args: &GatewayArgs) -> Result<Choice> {
+    let images = images(&target_dir()?);
+    Choice::parse(&args.gateway, args.image.as_deref(), &images)
+}
+
 /// The gateway's programs: as told, or beside this one.
 fn bin_dir(told: Option<&Path>) -> Result<PathBuf> {
     let dir = match told {
@@ -86,11 +92,15 @@ fn bin_dir(told: Option<&Path>) -> Result<PathBuf> {
 
 /// Where reports go: `target/NAME`, beside the folder of this program.
 fn out_dir(name: &str) -> Result<PathBuf> {
+    let dir = target_dir()?.join(name);
+    std::fs::create_dir_all(&dir).with_context(|| format!("{}", dir.display()))?;
+    Ok(dir)
+}
+
+fn target_dir() -> Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let target = exe.ancestors().nth(2).context("this program has no folder")?;
     // The sabotaged build lives one folder deeper.
     let target = if target.ends_with("sabotage") { target.parent().unwrap_or(target) } else { target };
-    let dir = target.join(name);
-    std::fs::create_dir_all(&dir).with_context(|| format!("{}", dir.display()))?;
-    Ok(dir)
+    Ok(target.to_owned())
 }

@@ -57,9 +57,22 @@ struct RunArgs {
     /// Play so many at a time, each in a town of its own. What is measured in milliseconds is truest with one.
     #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     jobs: u8,
+    #[command(flatten)]
+    gateway: GatewayArgs,
     /// Folder of the gateway's programs.
     #[arg(long)]
     bin_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct GatewayArgs {
+    /// namespace (the programs themselves), qemu-virt-edk2, qemu-virt-uboot (the image in QEMU; with `:trunk` the zones are
+    /// VLANs on one cable), or a bench file (*.toml).
+    #[arg(long, default_value = "namespace")]
+    gateway: String,
+    /// Image for QEMU; default: what `cargo xtask image` left in `target/images`.
+    #[arg(long)]
+    image: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -74,6 +87,8 @@ struct PlayArgs {
     /// Folder for report and logs.
     #[arg(long)]
     out: PathBuf,
+    #[command(flatten)]
+    gateway: GatewayArgs,
 }
 
 #[derive(Args)]
@@ -92,6 +107,8 @@ struct ShellArgs {
     /// Run this instead of an interactive shell.
     #[arg(long)]
     exec: Option<String>,
+    #[command(flatten)]
+    gateway: GatewayArgs,
     #[arg(long)]
     bin_dir: Option<PathBuf>,
 }

@@ -1,7 +1,10 @@
 //! The private world: namespaces that vanish with this process.
 
+#![expect(unsafe_code, reason = "a descriptor that came through exec has to be taken by its number")]
+
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
@@ -9,6 +12,8 @@ use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 
 const INSIDE: &str = "SEIMON_LAB_INSIDE";
+/// Number of the file descriptor that is the host's network namespace.
+const HOST: &str = "SEIMON_LAB_HOST_NET";
 
 /// Makes sure that this process lives in a private network, mount and process namespace, by running itself again inside
 /// `unshare` (as root, or rootless with a user namespace). Call it first in `main`: in the outer process it does not
@@ -23,6 +28,10 @@ pub fn enter_or_reexec() -> Result<()> {
     let mut command = outer_command()?;
     command.arg(std::env::current_exe().context("cannot find this program's own file")?);
     command.args(std::env::args_os().skip(1)).env(INSIDE, "1");
+    // For benches, whose cards and power switches are the host's; closed to everyone else by `prepare`.
+    let host = fs::File::open("/proc/self/ns/net").context("this host's network namespace")?;
+    rustix::io::fcntl_setfd(&host, rustix::io::FdFlags::empty())?;
+    command.env(HOST, host.as_raw_fd().to_string());
     Err(command.exec()).context("cannot run `unshare` (Debian package util-linux)")
 }
 
@@ -113,6 +122,13 @@ fn prepare() -> Result<()> {
     mount("tmpfs", "/run", "tmpfs", MountFlags::empty(), None).context("cannot mount a tmpfs on /run")?;
     fs::create_dir("/run/netns")?;
     fs::write("/run/netns/.seimon-lab", "")?;
+    if let Some(host) = host() {
+        // SAFETY: the number is that of a descriptor which this program opened before it ran itself, and which nothing
+        // closes.
+        let host = unsafe { BorrowedFd::borrow_raw(host) };
+        rustix::io::fcntl_setfd(host, rustix::io::FdFlags::CLOEXEC)
+            .context("the host's network namespace")?;
+    }
     quit_on_signals()?;
     run("ip", &["link", "set", "lo", "up"])
 }
@@ -136,6 +152,39 @@ fn quit_on_signals() -> Result<()> {
         });
     })?;
     is_ready.recv().context("cannot listen for signals")
+}
+
+fn host() -> Option<i32> {
+    std::env::var(HOST).ok()?.parse().ok()
+}
+
+/// A command that runs in the host's network; where no host was left (tests), in this process's own.
+fn at_the_host(program: &str) -> Command {
+    let Some(host) = host() else { return Command::new(program) };
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/proc/{}/fd/{host}", std::process::id())).arg(program);
+    command
+}
+
+/// Moves one of the host's network interfaces into a node. A card goes back when the node is gone.
+pub(crate) fn take_interface(interface: &str, node: &str) -> Result<()> {
+    said(at_the_host("ip").args(["link", "set", interface, "netns", node]))
+        .with_context(|| format!("interface {interface} of this host, for the lab"))
+}
+
+/// Runs a program and its arguments on the host (a power switch).
+pub(crate) fn on_host(words: &[String]) -> Result<()> {
+    let (program, arguments) = words.split_first().context("no program to run")?;
+    said(at_the_host(program).args(arguments))
+}
+
+/// Its stderr is in the error.
+fn said(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
 }
 
 /// Runs a program; its stderr is in the error.

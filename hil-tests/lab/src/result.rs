@@ -16,6 +16,12 @@ pub struct Results {
     /// Of the sources; ends in `-dirty` if they were changed since.
     pub commit: String,
     pub seed: u64,
+    /// Which gateway was played with (`namespace`, a board); none where there is but one kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+    /// It was not played, and why. Then there are no checks, and it is neither good nor bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
     pub checks: Vec<Check>,
     /// The single runs, where several scenarios were played; their checks are also in `checks`, with the scenario's
     /// name before theirs.
@@ -121,7 +127,17 @@ impl Check {
 
 impl Results {
     pub fn new(run: &'static str, scenario: impl Into<String>, seed: u64, checks: Vec<Check>) -> Self {
-        Self { format: 1, run, scenario: scenario.into(), commit: commit(), seed, checks, runs: Vec::new() }
+        Self {
+            format: 1,
+            run,
+            scenario: scenario.into(),
+            commit: commit(),
+            seed,
+            gateway: None,
+            skipped: None,
+            checks,
+            runs: Vec::new(),
+        }
     }
 
     /// Whether there was something to check and all of it passed.

@@ -41,6 +41,7 @@ const TABLE: [(&str, Layer); 24] = [
     ("seimon-image", Layer::Tests),
     ("seimon-lab", Layer::Tests),
     ("seimon-sim", Layer::Tests),
+    ("seimon-machine", Layer::Tests),
     ("seimon-fuzz", Layer::Tests),
     ("seimon-vmlab", Layer::Tests),
     ("seimon-guest", Layer::Tests),

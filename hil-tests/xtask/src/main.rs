@@ -24,11 +24,11 @@ cargo xtask COMMAND
 
   demo [--json FILE] [--yes] [--lang ja|en]     move a small town's services, live, and prove that nobody noticed
   test                                          everything this machine can check
-  lab run FILE... | --all [--short] [--jobs N] [--json FILE] [--without NAME]
-                                                play scenarios (hil-tests/scenarios, docs in its README.md)
+  lab run FILE... | --all [--short] [--jobs N] [--json FILE] [--without NAME] [--gateway NAME] [--image FILE]
+                                                play scenarios, with the programs or an image as the gateway (hil-tests/scenarios, docs in its README.md)
   lab list                                      the shipped scenarios
   lab vocabulary [--json]                       every word a scenario may use
-  lab shell [--exec CMD]                        raise the town with its gateway and look around
+  lab shell [--exec CMD] [--gateway NAME]       raise the town with its gateway and look around
   bench [--only GROUP] [--json FILE]            measure, in ratios
   sim [--schedules N] [--seed S] [--hours H] [--json FILE] [--keep] | sim play FILE...
                                                 simulate N futures, the crash matrix, H hours of lossy lines

@@ -42,6 +42,9 @@ pub enum Request {
         input: String,
         patience_ms: u64,
     },
+    /// Passes one line on to the agent's control socket and its one line back: [`Answer::Control`]. For questions whose
+    /// answer is one line (no `follow`), without a process for each.
+    Control { line: String, patience_ms: u64 },
     /// Puts a file in its place, whole or not at all: [`Answer::Done`].
     Put { file: FileFor, content: String },
     /// Takes it away; none there is well, too: [`Answer::Done`].
@@ -82,6 +85,9 @@ pub enum Answer {
         code: i32,
         stdout: String,
         stderr: String,
+    },
+    Control {
+        line: String,
     },
     Killed {
         pids: Vec<u32>,

@@ -9,7 +9,7 @@ use seimon_lab::demo::{self, ACTS};
 use seimon_lab::netns;
 use seimon_lab::report::{self, Act};
 use seimon_lab::result::Results;
-use seimon_lab::runner::{self, Options, Played, suitable_screen};
+use seimon_lab::runner::{self, Choice, Options, Played, suitable_screen};
 use seimon_lab::scenario::Scenario;
 
 use super::{bin_dir, exit, line, out_dir};
@@ -38,6 +38,7 @@ pub(crate) fn demo(args: &DemoArgs) -> Result<ExitCode> {
             without: Vec::new(),
             run: "demo",
             log: Some(out.join(format!("act-{}.log", number + 1))),
+            gateway: Choice::Namespace,
         };
         let mut screen = suitable_screen();
         let judge = act.judge;

@@ -10,15 +10,17 @@ use anyhow::{Context, Result, bail};
 use seimon_lab::netns;
 use seimon_lab::report::{self, Act};
 use seimon_lab::result::{Check, Goal, Results, write_json};
-use seimon_lab::runner::{self, Options, shipped_scenarios, suitable_screen};
+use seimon_lab::runner::{self, Choice, Options, shipped_scenarios, suitable_screen};
 use seimon_lab::scenario::Scenario;
 use serde_json::{Value, json};
 
-use super::{bin_dir, exit, line, out_dir};
-use crate::{PlayArgs, RunArgs};
+use super::{bin_dir, exit, gateway, line, out_dir};
+use crate::{GatewayArgs, PlayArgs, RunArgs};
 
-/// What a scenario may take beyond its own duration: raising, starting, judging.
+/// What a scenario may take beyond its own duration: raising, starting, judging; and a machine, which takes its time with
+/// everything.
 const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE_MACHINE: Duration = Duration::from_secs(420);
 
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     let files = files(args)?;
@@ -40,7 +42,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         bail!("there is no scenario to play");
     }
     let bin_dir = bin_dir(args.bin_dir.as_deref())?;
-    let out = out_dir("lab")?;
+    let choice = gateway(&args.gateway)?;
+    let out = match &choice {
+        Choice::Namespace => out_dir("lab")?,
+        Choice::Machine(_) => out_dir(&format!("lab-{}", choice.to_string().replace(':', "-")))?,
+    };
     let without = |scenario: &Scenario| match &scenario.sabotage {
         Some(own) if args.sabotaged => vec![own.clone()],
         _ => args.without.clone(),
@@ -55,7 +61,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
             scenario.name,
             scenario.duration.as_secs()
         );
-        one(scenario, &head, telling, (&bin_dir, &out), &without(scenario))
+        let without = without(scenario);
+        if let Some(why) = choice.unsuited(scenario, &without)? {
+            line(&format!("{head}\n   skipped: {why}"));
+            let mut results = Results::new("lab", &scenario.name, scenario.seed, Vec::new());
+            results.gateway = Some(choice.to_string());
+            results.skipped = Some(why);
+            return Ok(serde_json::to_value(results)?);
+        }
+        one(scenario, &head, telling, (&bin_dir, &out), (&without, &args.gateway, &choice))
     })?;
     summary(&scenarios, &runs, args)
 }
@@ -120,7 +134,7 @@ fn one(
     head: &str,
     telling: Telling,
     (bin_dir, out): (&Path, &Path),
-    without: &[String],
+    (without, gateway, choice): (&[String], &GatewayArgs, &Choice),
 ) -> Result<Value> {
     let stem = scenario.file.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let folder = out.join(&stem);
@@ -129,7 +143,10 @@ fn one(
     let _ = std::fs::remove_file(&json);
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("play").arg(&scenario.file).arg("--json").arg(&json).arg("--bin-dir").arg(bin_dir);
-    command.arg("--out").arg(&folder);
+    command.arg("--out").arg(&folder).arg("--gateway").arg(&gateway.gateway);
+    if let Some(image) = &gateway.image {
+        command.arg("--image").arg(image);
+    }
     if !without.is_empty() {
         command.arg("--without").arg(without.join(","));
     }
@@ -141,7 +158,11 @@ fn one(
         line(head);
     }
     let mut child = command.spawn().context("the lab could not be started")?;
-    let deadline = Instant::now() + scenario.duration + PATIENCE;
+    let patience = match choice {
+        Choice::Namespace => PATIENCE,
+        Choice::Machine(_) => PATIENCE_MACHINE,
+    };
+    let deadline = Instant::now() + scenario.duration + patience;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break Some(status);
@@ -167,7 +188,9 @@ fn one(
     };
     line(&format!("   {why}"));
     let check = Check::number("played", None, "0 or 1", Goal::Equal(1.0)).with_note(why);
-    Ok(serde_json::to_value(Results::new("lab", &scenario.name, scenario.seed, vec![check]))?)
+    let mut results = Results::new("lab", &scenario.name, scenario.seed, vec![check]);
+    results.gateway = Some(choice.to_string());
+    Ok(serde_json::to_value(results)?)
 }
 
 fn summary(scenarios: &[Scenario], runs: &[Value], args: &RunArgs) -> Result<ExitCode> {
@@ -177,7 +200,12 @@ fn summary(scenarios: &[Scenario], runs: &[Value], args: &RunArgs) -> Result<Exi
         !checks.is_empty() && checks.iter().all(|c| c["status"] == "pass")
     };
     line("");
+    let is_skipped = |run: &Value| !run["skipped"].is_null();
     for (scenario, run) in scenarios.iter().zip(runs) {
+        if let Some(why) = run["skipped"].as_str() {
+            line(&format!("skip   {}\n         {why}", scenario.name));
+            continue;
+        }
         let bad: Vec<String> = checks_of(run)
             .iter()
             .filter(|c| c["status"] != "pass")
@@ -205,7 +233,15 @@ fn summary(scenarios: &[Scenario], runs: &[Value], args: &RunArgs) -> Result<Exi
             line(&format!("         {bad}"));
         }
     }
-    let good = if args.sabotaged { runs.iter().all(|r| !passed(r)) } else { runs.iter().all(passed) };
+    // What was not played is no proof of anything.
+    let played: Vec<&Value> = runs.iter().filter(|run| !is_skipped(run)).collect();
+    let good = match args.sabotaged {
+        true => played.iter().all(|run| !passed(run)),
+        false => played.iter().all(|run| passed(run)),
+    } && !played.is_empty();
+    if played.len() < runs.len() {
+        line(&format!("{} of {} were played, the others do not suit this gateway", played.len(), runs.len()));
+    }
     if let Some(file) = &args.json {
         write_json(file, &combined(runs))?;
     }
@@ -234,6 +270,7 @@ fn combined(runs: &[Value]) -> Value {
         "format": 1, "run": "lab", "scenario": "all",
         "commit": runs.first().map(|r| r["commit"].clone()).unwrap_or_default(),
         "seed": runs.first().map(|r| r["seed"].clone()).unwrap_or_default(),
+        "gateway": runs.first().map(|r| r["gateway"].clone()).unwrap_or_default(),
         "checks": checks, "runs": runs,
     })
 }
@@ -246,6 +283,7 @@ pub(crate) fn play(args: &PlayArgs) -> Result<ExitCode> {
         without: args.without.clone(),
         run: "lab",
         log: Some(args.out.join("agent.log")),
+        gateway: gateway(&args.gateway)?,
     };
     let mut screen = suitable_screen();
     let played = runner::play(&scenario, &options, screen.as_mut())?;

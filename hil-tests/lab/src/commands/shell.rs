@@ -7,27 +7,27 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use seimon_lab::netns;
-use seimon_lab::runner::{board_file, plan_text};
+use seimon_lab::runner::{Options, plan_text, raise};
 use seimon_lab::world::World;
-use seimon_lab::world::gateway::{GatewayConfig, Trust};
 use seimon_lab::world::params::Topology;
 
-use super::{bin_dir, line};
+use super::{bin_dir, gateway, line};
 use crate::ShellArgs;
 
 pub(crate) fn shell(args: &ShellArgs) -> Result<ExitCode> {
     let bin_dir = bin_dir(args.bin_dir.as_deref())?;
     netns::enter_or_reexec()?;
     let world = World::raise(&Topology::new("two-line-town")?, 1)?;
-    world.use_agent(GatewayConfig {
-        agent: bin_dir.join("seimon-agent"),
-        plan: plan_text("town.toml", Path::new("town.toml"), &[&BTreeMap::new()])?,
-        board: board_file(),
+    let options = Options {
+        bin_dir: bin_dir.clone(),
         without: Vec::new(),
-        clock_trusted: Trust::Trusted,
-    })?;
+        run: "lab",
+        log: None,
+        gateway: gateway(&args.gateway)?,
+    };
+    raise(&world, plan_text("town.toml", Path::new("town.toml"), &[&BTreeMap::new()])?, &options)?;
     let gateway = world.gateway()?;
-    if let Err(error) = gateway.start(Duration::from_secs(20)) {
+    if let Err(error) = world.start_gateway(Duration::from_secs(20)) {
         line(&format!("the gateway did not get ready: {error:#}\n{}", gateway.log()));
     }
     let socket = gateway.control_socket();

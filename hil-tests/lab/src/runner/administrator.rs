@@ -30,10 +30,8 @@ pub(super) fn command(world: &World, scenario: &Scenario, event: &EventSpec) -> 
                 .map(|t| t.iter().map(|(k, v)| (k.clone(), v.clone())).collect())
                 .unwrap_or_default();
             let text = world.fill_in(&plan_text(file, &scenario.file, &[&scenario.plan.set, &own])?);
-            // Beside the plan it replaces: files that it names are there.
-            let path = gateway.directory().join(format!("{}.toml", event.id));
-            std::fs::write(&path, &text)?;
-            apply(world, &text, || gateway.ctl(&["apply", &path.display().to_string()]))?
+            let path = gateway.put_plan(&event.id, &text)?;
+            apply(world, &text, || gateway.ctl(&["apply", &path]))?
         }
         "migrate.start" => {
             let group = event.target.as_deref().unwrap_or_default();

@@ -13,8 +13,13 @@ use seimon_ipc::control::{Command, Event, Follow, Request, Response, VERSION};
 
 /// Asks one question. An agent that does not answer within a second is an error.
 pub fn ask(socket: &Path, command: Command) -> Result<Response> {
+    ask_within(socket, command, Duration::from_secs(1))
+}
+
+/// Asks one question, of an agent that may be slow.
+pub(crate) fn ask_within(socket: &Path, command: Command, patience: Duration) -> Result<Response> {
     let mut stream = UnixStream::connect(socket).context("the agent's control socket does not answer")?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.set_read_timeout(Some(patience))?;
     send(&mut stream, command)?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;

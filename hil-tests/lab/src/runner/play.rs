@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use seimon_ipc::control::{self, Response, Status};
 
 use super::administrator::{command, permitted_by};
-use super::control::{Follower, ask};
+use super::choice::Choice;
+use super::control::{Follower, ask_within};
 use super::metrics::{Measure, evaluate};
 use super::plan_text::{board_file, plan_text};
 use super::record::{Happened, LoadTrack, Record, first_entered, group_of};
@@ -17,7 +18,7 @@ use crate::result::{Check, Goal, Results};
 use crate::scenario::{EventSpec, Moment, Scenario};
 use crate::vocabulary::COMMANDS;
 use crate::world::events::{OF_THE_CLOCK, OF_THE_DISK};
-use crate::world::gateway::{GatewayConfig, Trust};
+use crate::world::gateway::{GatewayConfig, MachineConfig, Trust};
 use crate::world::{Happening, LoadHandle, Undo, World};
 
 /// How long the agent may take until its control socket answers.
@@ -35,8 +36,9 @@ pub struct Options {
     pub without: Vec<String>,
     /// `lab` or `demo`: goes into the result.
     pub run: &'static str,
-    /// Where to keep the agent's log.
+    /// Where to keep the agent's log; beside it, a machine's console.
     pub log: Option<PathBuf>,
+    pub gateway: Choice,
 }
 
 /// A finished run.
@@ -66,19 +68,16 @@ pub fn play_with(
     screen: &mut dyn Screen,
     judge: &dyn Fn(&Record, Measure<'_>) -> Vec<Check>,
 ) -> Result<Played> {
+    if let Some(why) = options.gateway.unsuited(scenario, &options.without)? {
+        bail!("{why}");
+    }
     let plan = plan_text(&scenario.plan.file, &scenario.file, &[&scenario.plan.set])?;
     screen.note(Duration::ZERO, "raising the town");
     let world = World::raise(&scenario.topology, scenario.seed).context("the town could not be raised")?;
     if let Some(flows) = permitted_by(&plan) {
         world.permit(flows);
     }
-    world.use_agent(GatewayConfig {
-        agent: options.bin_dir.join("seimon-agent"),
-        plan,
-        board: board_file(),
-        without: options.without.clone(),
-        clock_trusted: Trust::Trusted,
-    })?;
+    raise(&world, plan, options)?;
     let gateway = world.gateway()?;
     let happens = |names: &[&str]| scenario.events.iter().any(|event| names.contains(&event.what.as_str()));
     if happens(OF_THE_DISK) {
@@ -87,7 +86,8 @@ pub fn play_with(
     if happens(OF_THE_CLOCK) {
         gateway.use_own_clock()?;
     }
-    if let Err(error) = gateway.start(READY) {
+    screen.note(Duration::ZERO, "starting the gateway");
+    if let Err(error) = world.start_gateway(READY) {
         let log = gateway.log();
         let end: Vec<&str> = log.lines().rev().take(20).collect();
         let end: Vec<&str> = end.into_iter().rev().collect();
@@ -110,11 +110,34 @@ pub fn play_with(
         std::fs::write(file, &log).with_context(|| format!("{}", file.display()))?;
     }
     let mut results = Results::new(options.run, &scenario.name, scenario.seed, checks);
+    results.gateway = Some(options.gateway.to_string());
     for failed in record.happened.iter().filter(|h| h.failed.is_some()) {
         let check = Check::number(format!("event.{}", failed.id), None, "0 or 1", Goal::Equal(1.0));
         results.checks.push(check.with_note(failed.failed.clone().unwrap_or_default()));
     }
     Ok(Played { results, record, log })
+}
+
+/// Gives the town its gateway, which is not started yet.
+///
+/// # Errors
+/// A machine cannot be wired up or switched on.
+pub fn raise(world: &World, plan: String, options: &Options) -> Result<()> {
+    let clock_trusted = Trust::Trusted;
+    match &options.gateway {
+        Choice::Namespace => world.use_agent(GatewayConfig {
+            agent: options.bin_dir.join("seimon-agent"),
+            plan,
+            board: board_file(),
+            without: options.without.clone(),
+            clock_trusted,
+        }),
+        Choice::Machine(how) => {
+            let console = options.log.as_ref().map(|log| log.with_file_name("console.log"));
+            let config = MachineConfig { how: how.as_ref().clone(), plan, clock_trusted, console };
+            world.use_machine(config, &options.bin_dir.join("seimon-tunnel"))
+        }
+    }
 }
 
 struct Run<'a> {
@@ -314,8 +337,9 @@ impl<'a> Run<'a> {
     }
 
     fn look(&mut self, screen: &mut dyn Screen) {
-        let status =
-            self.world.gateway().ok().and_then(|g| ask(&g.control_socket(), control::Command::Status).ok());
+        let status = self.world.gateway().ok().and_then(|gateway| {
+            ask_within(&gateway.control_socket(), control::Command::Status, gateway.patience()).ok()
+        });
         self.status = match status {
             Some(Response::Status(status)) => Some(*status),
             _ => None,

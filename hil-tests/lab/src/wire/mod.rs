@@ -2,6 +2,7 @@
 
 pub(crate) mod packet_socket;
 mod shape;
+pub(crate) mod trunk;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 
 use super::events::EVENTS;
+use super::gateway::{Carrier, Flush};
 use super::town::{self, Egress};
 use super::versions::Writer;
 use super::{Happening, World, clock};
@@ -144,6 +145,7 @@ impl World {
         let step = match happening.what.as_str() {
             "line.cut" => {
                 self.wire(target)?.cut()?;
+                self.carrier(target, Carrier::Down)?;
                 Step::Mend(target.to_owned())
             }
             "line.blackhole" | "line.set" | "line.ipv6-dead" | "line.users-lost" => {
@@ -243,7 +245,7 @@ impl World {
                 return Ok(Undo::default());
             }
             "gateway.flush" => {
-                self.flush(target)?;
+                self.gateway()?.flush(if target == "nft" { Flush::Nft } else { Flush::Rules })?;
                 return Ok(Undo::default());
             }
             "gateway.kill" => {
@@ -284,9 +286,9 @@ impl World {
                 Step::Disk
             }
             "clock.set" | "clock.jump" => {
-                let clock = self.gateway()?.clock()?;
-                let before = clock.seconds_ahead();
-                clock.set_ahead(if happening.what == "clock.set" {
+                let gateway = self.gateway()?;
+                let before = gateway.clock_ahead()?;
+                gateway.set_clock_ahead(if happening.what == "clock.set" {
                     clock::ahead_of(Timestamp::now(), &happening.word("to", "")?)?
                 } else {
                     before.saturating_add(clock::jump(&happening.word("by", "")?)?)
@@ -298,20 +300,24 @@ impl World {
         Ok(Undo(Some(step)))
     }
 
-    fn flush(&self, target: &str) -> Result<()> {
-        let node = self.town.node("gw")?;
-        if target == "nft" {
-            return node.nft("flush ruleset\n");
-        }
-        // `ip rule flush` leaves the rule of priority 0; main and default are put back as a careless script would.
-        node.ip("rule flush\nrule add pref 32766 lookup main\nrule add pref 32767 lookup default\n")
+    /// A town without an agent has nobody who must be told.
+    fn carrier(&self, line: &str, carrier: Carrier) -> Result<()> {
+        let port = match line {
+            "carrier" => "wan1",
+            "internet" => "wan2",
+            _ => "usb1",
+        };
+        self.gateway.get().map_or(Ok(()), |gateway| gateway.carrier(port, carrier))
     }
 
     /// Takes a happening back (`for` is over).
     pub fn undo(&self, undo: Undo) -> Result<()> {
         let Some(step) = undo.0 else { return Ok(()) };
         match step {
-            Step::Mend(line) => self.wire(&line)?.mend(),
+            Step::Mend(line) => {
+                self.wire(&line)?.mend()?;
+                self.carrier(&line, Carrier::Up)
+            }
             Step::Wire(line, config) => {
                 self.wire(&line)?.set(config);
                 Ok(())
@@ -338,7 +344,7 @@ impl World {
             }
             Step::Power => self.gateway()?.start(AGENT),
             Step::Disk => self.gateway()?.free_disk(),
-            Step::Clock(before) => self.gateway()?.clock()?.set_ahead(before),
+            Step::Clock(before) => self.gateway()?.set_clock_ahead(before),
             Step::HubSilence => self.hub()?.set_silent(false),
             Step::HubProcess => self.hub()?.raise(),
         }

@@ -1,7 +1,7 @@
 //! The far end of the school's tunnels: `seimon-tunnel` in the node `hub`, configured as the gateway's own is.
 //!
-//! The school's private key is made beside the agent's state before the agent starts, so that the hub knows its public half;
-//! the hub's own key is made at run time too, and takes the place of the example key in the plan.
+//! The hub knows the public half of the school's key before the agent starts, where the lab makes it beside the agent's state;
+//! else the agent makes it and tells. The hub's own key is made at run time too, and takes the place of the example key in the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -84,15 +84,15 @@ impl Hub {
         plan.replace(EXAMPLE_KEY, &self.public.to_string())
     }
 
-    /// Makes the school's key and begins to answer to it.
-    pub(super) fn begin(&self, program: &Path, state: &Path) -> Result<()> {
-        let (school, _) = PrivateKey::load_or_make(&state.join(&self.school.key_file))?;
+    /// Begins to answer; to the school's key if it is known already (else: [`Self::learn`]).
+    pub(super) fn begin(&self, program: &Path, school: Option<WireguardKey>) -> Result<()> {
+        let peer = self.peer()?;
         let tunnel = Tunnel {
             private_key_file: self.keys.path().join("key"),
             own: None,
             listen_port: PORT,
             mark: 0,
-            peers: BTreeMap::from([(school.public(), self.peer()?)]),
+            peers: school.into_iter().map(|key| (key, peer.clone())).collect(),
         };
         let program = PathBuf::from(program);
         let end = inside(&self.node, || {
@@ -102,6 +102,15 @@ impl Hub {
         })?;
         *lock(&self.end) = Some(end);
         self.raise()
+    }
+
+    /// Where the school's private key is in the agent's state.
+    pub(super) fn school_key_file(&self) -> &str {
+        &self.school.key_file
+    }
+
+    pub(super) fn knows_the_school(&self) -> bool {
+        lock(&self.end).as_ref().is_some_and(|end| !end.tunnel.peers.is_empty())
     }
 
     /// What the hub lets the school be.

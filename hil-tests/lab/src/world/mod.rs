@@ -35,7 +35,7 @@ pub mod versions;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -46,7 +46,7 @@ use crate::load::spec::{LoadSpec, MetricInfo};
 use crate::servers::Servers;
 use crate::servers::site::Site;
 use crate::wire::Wire;
-use gateway::{Gateway, GatewayConfig};
+use gateway::{Gateway, GatewayConfig, Machine, MachineConfig, Processes};
 pub use happen::Undo;
 use hub::Hub;
 use town::{STATIC_GATEWAY, Town};
@@ -57,7 +57,7 @@ pub struct World {
     start: Instant,
     seed: u64,
     loads: Mutex<BTreeMap<String, Load>>,
-    gateway: OnceLock<Gateway>,
+    gateway: OnceLock<Box<dyn Gateway>>,
     /// After the gateway: its process must not be taken for one of the gateway's.
     hub: OnceLock<Hub>,
     servers: Servers,
@@ -140,21 +140,56 @@ impl World {
         gw.nft(STATIC_GATEWAY.1)
     }
 
-    /// Prepares the gateway's directories for the agent; start it by [`Gateway::start`]. Where the plan has a tunnel, the hub
+    /// Prepares the gateway's directories for the agent; start it by [`Self::start_gateway`]. Where the plan has a tunnel, the hub
     /// begins, and its key takes the place of the example's.
     pub fn use_agent(&self, mut config: GatewayConfig) -> Result<()> {
-        let node = std::sync::Arc::clone(self.town.node("gw")?);
+        let node = Arc::clone(self.town.node("gw")?);
         let hub = Hub::for_plan(self.town.node("hub")?, &config.plan)?;
         if let Some(hub) = &hub {
             config.plan = hub.fill_in(&config.plan);
         }
         let program = config.agent.with_file_name("seimon-tunnel");
-        let gateway = Gateway::new(node, config, &self.servers.authority.pem())?;
+        let gateway = Processes::new(node, config, &self.servers.authority.pem())?;
+        self.settle(Box::new(gateway), hub, &program)
+    }
+
+    /// Joins a machine to the gateway's ports and switches it on; start its agent by [`Self::start_gateway`]. `tunnel` is the
+    /// hub's program.
+    pub fn use_machine(&self, mut config: MachineConfig, tunnel: &Path) -> Result<()> {
+        let node = Arc::clone(self.town.node("gw")?);
+        let hub = Hub::for_plan(self.town.node("hub")?, &config.plan)?;
+        if let Some(hub) = &hub {
+            config.plan = hub.fill_in(&config.plan);
+        }
+        if config.how.has_trunk() {
+            for zone in self.town.devices.keys() {
+                town::plain_frames(self.town.node(zone)?, "port")?;
+            }
+        }
+        let gateway = Machine::new(node, config, &self.servers.authority.pem())?;
+        self.settle(Box::new(gateway), hub, tunnel)
+    }
+
+    fn settle(&self, gateway: Box<dyn Gateway>, hub: Option<Hub>, tunnel: &Path) -> Result<()> {
         if let Some(hub) = hub {
-            hub.begin(&program, &gateway.directory().join("state")).context("the hub could not be raised")?;
+            let school = gateway.school_key(hub.school_key_file())?;
+            hub.begin(tunnel, school).context("the hub could not be raised")?;
             let _only_one = self.hub.set(hub);
         }
         self.gateway.set(gateway).map_err(|_| anyhow!("this town has its agent already"))
+    }
+
+    /// Starts the gateway's agent, and lets the hub know its key if that was not known before.
+    pub fn start_gateway(&self, ready: Duration) -> Result<()> {
+        let gateway = self.gateway()?;
+        gateway.start(ready)?;
+        if let Some(hub) = self.hub.get()
+            && !hub.knows_the_school()
+        {
+            let key = gateway.school_key(hub.school_key_file())?;
+            hub.learn(key.context("the agent does not tell the public key of its tunnel")?)?;
+        }
+        Ok(())
     }
 
     /// The far end of the plan's tunnel; an error where the plan has none.
@@ -179,8 +214,8 @@ impl World {
     }
 
     /// The agent's life; an error before [`Self::use_agent`].
-    pub fn gateway(&self) -> Result<&Gateway> {
-        self.gateway.get().ok_or_else(|| anyhow!("this town's gateway runs no agent"))
+    pub fn gateway(&self) -> Result<&dyn Gateway> {
+        self.gateway.get().map(AsRef::as_ref).ok_or_else(|| anyhow!("this town's gateway runs no agent"))
     }
 
     /// Starts a load at once.

@@ -169,7 +169,7 @@ fn modem(town: &Town) -> Result<()> {
         "addr add 198.18.0.5/30 dev mobile\nlink set mobile up\nroute add 192.0.2.128/30 via 198.18.0.6\n",
     )?;
     for (node, interface) in [("gw", "usb1"), (MOBILE, "line"), ("wires", "lte0"), ("wires", "lte1")] {
-        plain_frames(town, node, interface)?;
+        plain_frames(town.node(node)?, interface)?;
     }
     Ok(())
 }
@@ -276,19 +276,20 @@ fn offloads(town: &Town) -> Result<()> {
         ("wires", "internet1"),
     ];
     for (node, interface) in ends {
-        plain_frames(town, node, interface)?;
+        plain_frames(town.node(node)?, interface)?;
     }
     Ok(())
 }
 
-fn plain_frames(town: &Town, node: &str, interface: &str) -> Result<()> {
-    let mut command: Command = town.node(node)?.command("ethtool");
+/// What the interface sends has checksums and is no larger than the MTU.
+pub(crate) fn plain_frames(node: &Node, interface: &str) -> Result<()> {
+    let mut command: Command = node.command("ethtool");
     let done = command
         .args(["-K", interface, "tso", "off", "gso", "off", "gro", "off", "tx", "off"])
         .output()
         .context("cannot run ethtool")?;
     if !done.status.success() {
-        bail!("ethtool on {node}/{interface}: {}", String::from_utf8_lossy(&done.stderr).trim());
+        bail!("ethtool on {}/{interface}: {}", node.name(), String::from_utf8_lossy(&done.stderr).trim());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The gateway's processes: the real agent in the namespace `gw`.
+//! The gateway as processes: the real agent in the namespace `gw`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -10,56 +10,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use seimon_dataplane::PrivateKey;
 use seimon_journal::Journal;
+use seimon_plan::WireguardKey;
 use tempfile::TempDir;
 
-use super::clock::WallClock;
-use super::power::{self, Disk};
-use super::versions::{Writer, rewritten};
+use super::super::clock::WallClock;
+use super::super::power::{self, Disk};
+use super::super::versions::{Writer, rewritten};
+use super::{Carrier, CtlOutput, Flush, Gateway, GatewayConfig, ProcessUsage, SecondRuntime, Trust};
 use crate::capture::lock;
 use crate::nodes::Node;
-
-/// What the agent is started with.
-#[derive(Clone, Debug)]
-pub struct GatewayConfig {
-    /// `seimon-agent`; its helpers and `seimonctl` are beside it.
-    pub agent: PathBuf,
-    /// The plan's text. Written to the gateway's directory, beside it the lab's CA as `lab-ca.pem`.
-    pub plan: String,
-    /// Board descriptor (`board/boards/lab-namespace.toml`).
-    pub board: PathBuf,
-    /// Mechanisms to switch off (`--without`, builds with the feature `sabotage` only).
-    pub without: Vec<String>,
-    /// Whether `--clock-trust-file` exists.
-    pub clock_trusted: Trust,
-}
-
-/// Whether the gateway may trust its clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    Trusted,
-    Untrusted,
-}
-
-/// What `seimonctl` said.
-#[derive(Clone, Debug)]
-pub struct CtlOutput {
-    /// Exit code; -1 if it was killed.
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-/// One process of the gateway, from /proc.
-#[derive(Clone, Debug)]
-pub struct ProcessUsage {
-    /// `seimon-agent` or one of its helpers (`seimon-resolver`, `seimon-probe`, `seimon-page`, `seimon-tunnel`).
-    pub name: String,
-    pub pid: u32,
-    pub rss_bytes: u64,
-    /// User and system time since it began.
-    pub cpu: Duration,
-}
 
 /// The agent and its helpers by the names that /proc shows (15 characters at most).
 const PROCESSES: [&str; 5] = ["seimon-agent", "seimon-resolver", "seimon-probe", "seimon-page", TUNNEL];
@@ -77,9 +38,9 @@ const DEATH: Duration = Duration::from_secs(3);
 /// The kernel's unit of CPU times in /proc (USER_HZ), the same on every Linux architecture of interest.
 const TICKS: f64 = 100.0;
 
-/// The agent's life. Calls are synchronous and may be made from any thread.
+/// The agent and its helpers.
 #[derive(Debug)]
-pub struct Gateway {
+pub struct Processes {
     node: Arc<Node>,
     config: GatewayConfig,
     /// Before the directory that it is mounted in.
@@ -89,16 +50,8 @@ pub struct Gateway {
     child: Mutex<Option<Child>>,
 }
 
-/// Where a second agent has its sockets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SecondRuntime {
-    /// Where the first has them.
-    Same,
-    Own,
-}
-
-impl Gateway {
-    pub(super) fn new(node: Arc<Node>, config: GatewayConfig, ca_pem: &str) -> Result<Self> {
+impl Processes {
+    pub(in crate::world) fn new(node: Arc<Node>, config: GatewayConfig, ca_pem: &str) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("seimon-lab-").tempdir()?;
         let at = |name: &str| directory.path().join(name);
         fs::write(at("plan.toml"), &config.plan)?;
@@ -112,36 +65,67 @@ impl Gateway {
         Ok(Self { node, config, disk, clock, directory, child: Mutex::new(None) })
     }
 
-    /// From the first start on the state directory is a disk of its own, which can be cut off and filled.
-    ///
-    /// # Errors
-    /// Loop devices need root.
-    pub fn use_own_disk(&self) -> Result<()> {
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The agent's command line.
+    fn agent(&self, runtime: &Path) -> Result<Command> {
+        let program = path_text(&self.config.agent)?;
+        let mut command = match self.clock.get() {
+            None => self.node.command(program),
+            Some(clock) => {
+                let mut command = self.node.command("env");
+                clock.wrap(&mut command);
+                command.arg(program);
+                command
+            }
+        };
+        command.arg("run").arg("--plan").arg(self.path("plan.toml")).arg("--board").arg(&self.config.board);
+        command.arg("--state-dir").arg(self.path("state")).arg("--runtime-dir").arg(runtime);
+        command.arg("--clock-trust-file").arg(self.path("clock-trusted"));
+        if !self.config.without.is_empty() {
+            command.arg("--without").arg(self.config.without.join(","));
+        }
+        Ok(command)
+    }
+
+    fn clock(&self) -> Result<&WallClock> {
+        self.clock.get().context("this gateway has no clock of its own")
+    }
+
+    fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// kill -9 of the agent only; returns when it is gone.
+    fn kill(&self) -> Result<()> {
+        let mut child = lock(&self.child).take().ok_or_else(|| anyhow!("the agent does not run"))?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    fn is_running(&self) -> bool {
+        lock(&self.child).as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+}
+
+impl Gateway for Processes {
+    fn use_own_disk(&self) -> Result<()> {
         *lock(&self.disk) = Some(Disk::make(self.directory.path(), &self.path("state"))?);
         Ok(())
     }
 
-    /// From the first start on the agent's wall clock can be moved.
-    ///
-    /// # Errors
-    /// libfaketime is missing.
-    pub fn use_own_clock(&self) -> Result<()> {
+    fn use_own_clock(&self) -> Result<()> {
         self.clock
             .set(WallClock::make(self.directory.path())?)
             .map_err(|_| anyhow!("the gateway has a clock of its own already"))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// Where the plan, the lab's CA, the agent's state (`state`) and its sockets (`run`) are.
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
-    }
-
-    /// Starts the agent and waits until its control socket answers a question for its status, at most `ready`.
-    pub fn start(&self, ready: Duration) -> Result<()> {
+    fn start(&self, ready: Duration) -> Result<()> {
         let mut child = lock(&self.child);
         if let Some(running) = child.as_mut()
             && running.try_wait()?.is_none()
@@ -170,106 +154,26 @@ impl Gateway {
         }
     }
 
-    /// The agent's command line.
-    fn agent(&self, runtime: &Path) -> Result<Command> {
-        let program = path_text(&self.config.agent)?;
-        let mut command = match self.clock.get() {
-            None => self.node.command(program),
-            Some(clock) => {
-                let mut command = self.node.command("env");
-                clock.wrap(&mut command);
-                command.arg(program);
-                command
-            }
-        };
-        command.arg("run").arg("--plan").arg(self.path("plan.toml")).arg("--board").arg(&self.config.board);
-        command.arg("--state-dir").arg(self.path("state")).arg("--runtime-dir").arg(runtime);
-        command.arg("--clock-trust-file").arg(self.path("clock-trusted"));
-        if !self.config.without.is_empty() {
-            command.arg("--without").arg(self.config.without.join(","));
-        }
-        Ok(command)
+    fn patience(&self) -> Duration {
+        Duration::from_secs(1)
     }
 
-    /// Starts another agent beside the one that runs, with the same state, and tells how it ended. One that goes on for
-    /// longer than `patience` is killed; its exit code is 0.
-    pub fn second(&self, runtime: SecondRuntime, patience: Duration) -> Result<CtlOutput> {
-        let runtime = match runtime {
-            SecondRuntime::Same => self.path("run"),
-            SecondRuntime::Own => self.path("second-run"),
-        };
-        let log = self.path("second.log");
-        let file = File::create(&log)?;
-        let mut command = self.agent(&runtime)?;
-        command.stdin(Stdio::null()).stdout(Stdio::from(file.try_clone()?)).stderr(Stdio::from(file));
-        let mut child = command.spawn().context("a second agent")?;
+    fn terminate(&self, patience: Duration) -> Result<()> {
+        let mut slot = lock(&self.child);
+        let child = slot.as_mut().ok_or_else(|| anyhow!("the agent does not run"))?;
+        kill_process(Pid::from_child(child), Signal::TERM)?;
         let begun = Instant::now();
-        let code = loop {
-            if let Some(status) = child.try_wait()? {
-                break status.code().unwrap_or(-1);
-            }
+        while child.try_wait()?.is_none() {
             if begun.elapsed() > patience {
-                child.kill()?;
-                child.wait()?;
-                break 0;
+                bail!("the agent did not end within {patience:?} of SIGTERM");
             }
-            std::thread::sleep(Duration::from_millis(20));
-        };
-        Ok(CtlOutput { code, stdout: String::new(), stderr: fs::read_to_string(log).unwrap_or_default() })
-    }
-
-    /// The power goes. What was not on the disk is gone, and so is all that the kernel knew.
-    pub(super) fn power_cut(&self) -> Result<()> {
-        let mut disk = lock(&self.disk);
-        let disk = disk.as_mut().context(NO_DISK)?;
-        if self.is_running() {
-            self.kill_all()?;
+            std::thread::sleep(Duration::from_millis(10));
         }
-        disk.cut()?;
-        for entry in fs::read_dir(self.path("run"))? {
-            fs::remove_file(entry?.path())?;
-        }
-        power::forget(&self.node, &PORTS)?;
-        power::another_boot(self.directory.path(), disk.cuts())
-    }
-
-    pub(super) fn fill_disk(&self) -> Result<()> {
-        lock(&self.disk).as_ref().context(NO_DISK)?.fill()
-    }
-
-    pub(super) fn free_disk(&self) -> Result<()> {
-        lock(&self.disk).as_ref().context(NO_DISK)?.free()
-    }
-
-    pub(super) fn clock(&self) -> Result<&WallClock> {
-        self.clock.get().context("this gateway has no clock of its own")
-    }
-
-    /// The journal of an agent that does not run becomes what another version would have left.
-    pub(super) fn rewrite_journal(&self, writer: Writer) -> Result<()> {
-        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
-        let opened = Journal::open_or_salvage(&self.path("state"), machine.trim())?;
-        let records = opened.records.into_iter().map(|record| (record.kind, record.payload));
-        let mut journal = opened.journal;
-        Ok(journal.compact(&rewritten(records, writer))?)
-    }
-
-    fn last_words(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
-    }
-
-    /// kill -9 of the agent only; returns when it is gone.
-    pub fn kill(&self) -> Result<()> {
-        let mut child = lock(&self.child).take().ok_or_else(|| anyhow!("the agent does not run"))?;
-        child.kill()?;
-        child.wait()?;
+        *slot = None;
         Ok(())
     }
 
-    /// kill -9 of one of the gateway's processes by name (`seimon-resolver`); returns when it is gone.
-    pub fn kill_process(&self, name: &str) -> Result<()> {
+    fn kill_process(&self, name: &str) -> Result<()> {
         if name == PROCESSES[0] {
             return self.kill();
         }
@@ -294,8 +198,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// kill -9 of the agent and of what it left behind.
-    pub fn kill_all(&self) -> Result<()> {
+    fn kill_all(&self) -> Result<()> {
         self.kill()?;
         // A tunnel's process ends by itself with the agent.
         for name in PROCESSES[1..].iter().filter(|name| **name != TUNNEL) {
@@ -306,28 +209,85 @@ impl Gateway {
         Ok(())
     }
 
-    /// SIGTERM, then waits at most `patience` for its end.
-    pub fn terminate(&self, patience: Duration) -> Result<()> {
-        let mut slot = lock(&self.child);
-        let child = slot.as_mut().ok_or_else(|| anyhow!("the agent does not run"))?;
-        kill_process(Pid::from_child(child), Signal::TERM)?;
-        let begun = Instant::now();
-        while child.try_wait()?.is_none() {
-            if begun.elapsed() > patience {
-                bail!("the agent did not end within {patience:?} of SIGTERM");
-            }
-            std::thread::sleep(Duration::from_millis(10));
+    fn power_cut(&self) -> Result<()> {
+        let mut disk = lock(&self.disk);
+        let disk = disk.as_mut().context(NO_DISK)?;
+        if self.is_running() {
+            self.kill_all()?;
         }
-        *slot = None;
+        disk.cut()?;
+        for entry in fs::read_dir(self.path("run"))? {
+            fs::remove_file(entry?.path())?;
+        }
+        power::forget(&self.node, &PORTS)?;
+        power::another_boot(self.directory.path(), disk.cuts())
+    }
+
+    fn fill_disk(&self) -> Result<()> {
+        lock(&self.disk).as_ref().context(NO_DISK)?.fill()
+    }
+
+    fn free_disk(&self) -> Result<()> {
+        lock(&self.disk).as_ref().context(NO_DISK)?.free()
+    }
+
+    fn clock_ahead(&self) -> Result<i64> {
+        Ok(self.clock()?.seconds_ahead())
+    }
+
+    fn set_clock_ahead(&self, seconds: i64) -> Result<()> {
+        self.clock()?.set_ahead(seconds)
+    }
+
+    fn second(&self, runtime: SecondRuntime, patience: Duration) -> Result<CtlOutput> {
+        let runtime = match runtime {
+            SecondRuntime::Same => self.path("run"),
+            SecondRuntime::Own => self.path("second-run"),
+        };
+        let log = self.path("second.log");
+        let file = File::create(&log)?;
+        let mut command = self.agent(&runtime)?;
+        command.stdin(Stdio::null()).stdout(Stdio::from(file.try_clone()?)).stderr(Stdio::from(file));
+        let mut child = command.spawn().context("a second agent")?;
+        let begun = Instant::now();
+        let code = loop {
+            if let Some(status) = child.try_wait()? {
+                break status.code().unwrap_or(-1);
+            }
+            if begun.elapsed() > patience {
+                child.kill()?;
+                child.wait()?;
+                break 0;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        Ok(CtlOutput { code, stdout: String::new(), stderr: fs::read_to_string(log).unwrap_or_default() })
+    }
+
+    fn rewrite_journal(&self, writer: Writer) -> Result<()> {
+        let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
+        let opened = Journal::open_or_salvage(&self.path("state"), machine.trim())?;
+        let records = opened.records.into_iter().map(|record| (record.kind, record.payload));
+        let mut journal = opened.journal;
+        Ok(journal.compact(&rewritten(records, writer))?)
+    }
+
+    fn flush(&self, what: Flush) -> Result<()> {
+        match what {
+            Flush::Nft => self.node.nft("flush ruleset\n"),
+            // `ip rule flush` leaves the rule of priority 0; main and default are put back as a careless script would.
+            Flush::Rules => self
+                .node
+                .ip("rule flush\nrule add pref 32766 lookup main\nrule add pref 32767 lookup default\n"),
+        }
+    }
+
+    /// The port is the cable's end.
+    fn carrier(&self, _: &str, _: Carrier) -> Result<()> {
         Ok(())
     }
 
-    pub fn is_running(&self) -> bool {
-        lock(&self.child).as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
-    }
-
-    /// Runs `seimonctl` with the control socket of this gateway.
-    pub fn ctl(&self, args: &[&str]) -> Result<CtlOutput> {
+    fn ctl(&self, args: &[&str]) -> Result<CtlOutput> {
         let ctl = self.config.agent.with_file_name("seimonctl");
         let output = self
             .node
@@ -345,32 +305,37 @@ impl Gateway {
         })
     }
 
-    /// RUNTIME_DIR/control.sock; reachable from the lab's own process.
-    pub fn control_socket(&self) -> PathBuf {
+    /// Beside the plan it replaces: files that it names are there.
+    fn put_plan(&self, name: &str, plan: &str) -> Result<String> {
+        let path = self.path(&format!("{name}.toml"));
+        fs::write(&path, plan)?;
+        Ok(path_text(&path)?.to_owned())
+    }
+
+    fn control_socket(&self) -> PathBuf {
         self.path("run").join("control.sock")
     }
 
-    /// RUNTIME_DIR/metrics.sock.
-    pub fn metrics_socket(&self) -> PathBuf {
-        self.path("run").join("metrics.sock")
+    /// Made here, where the agent will find it, so that it is known before the agent runs.
+    fn school_key(&self, key_file: &str) -> Result<Option<WireguardKey>> {
+        let (key, _) = PrivateKey::load_or_make(&self.path("state").join(key_file))?;
+        Ok(Some(key.public()))
     }
 
-    /// What the agent wrote to stdout and stderr since the town was raised.
-    pub fn log(&self) -> String {
+    fn log(&self) -> String {
         fs::read(self.path("agent.log"))
             .map(|log| String::from_utf8_lossy(&log).into_owned())
             .unwrap_or_default()
     }
 
-    /// The agent and its helpers.
-    pub fn usage(&self) -> Vec<ProcessUsage> {
+    fn usage(&self) -> Vec<ProcessUsage> {
         let hubs: Vec<u32> = tunnels().filter(|(_, end)| end == HUB).map(|(pid, _)| pid).collect();
         let own = processes().into_iter().filter(|(pid, _)| !hubs.contains(pid));
         own.filter_map(|(pid, name)| usage(pid, name)).collect()
     }
 }
 
-impl Drop for Gateway {
+impl Drop for Processes {
     fn drop(&mut self) {
         if self.is_running() {
             let _ = self.kill_all();
