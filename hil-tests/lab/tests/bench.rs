@@ -17,8 +17,8 @@ const SELF: &str = "a_gateway_that_somebody_else_started_is_played_with";
 
 /// A machine on TAPs of this network, and the bench file that tells of it.
 fn somebody_elses(image: &Path, folder: &Path) -> (Qemu, PathBuf) {
-    let board = Board::shipped("qemu-virt-edk2").unwrap();
-    let mut cards = qemu::cards(&board).unwrap();
+    let board = Board::shipped("qemu-virt-edk2").expect("with root, ip and QEMU");
+    let mut cards = qemu::cards(&board).expect("with root, ip and QEMU");
     let mut text = format!(
         "board = \"{}\"\nmaintenance = \"{}\"\n[ports]\n",
         board.id,
@@ -30,24 +30,30 @@ fn somebody_elses(image: &Path, folder: &Path) -> (Qemu, PathBuf) {
             continue;
         }
         let tap = format!("tw-{port}");
-        let made = Command::new("ip").args(["tuntap", "add", "dev", &tap, "mode", "tap"]).status().unwrap();
+        let made = Command::new("ip")
+            .args(["tuntap", "add", "dev", &tap, "mode", "tap"])
+            .status()
+            .expect("with root, ip and QEMU");
         assert!(made.success(), "{tap}");
-        writeln!(text, "{port} = {{ port = \"{}\", interface = \"{tap}\" }}", card.port).unwrap();
+        writeln!(text, "{port} = {{ port = \"{}\", interface = \"{tap}\" }}", card.port)
+            .expect("with root, ip and QEMU");
         card.cable = Cable::Tap(tap);
     }
+    let qemu::Image { boot, disk } =
+        qemu::Image::open(image, Firmware::Edk2).expect("with root, ip and QEMU");
     let plan = qemu::Plan {
-        firmware: Firmware::Edk2,
+        boot,
         cards,
-        image: image.to_owned(),
+        disk,
         folder: folder.to_owned(),
         namespace: None,
         memory_mib: 1024,
         processors: 2,
     };
-    plan.make_disk().unwrap();
-    let machine = Qemu::start(&plan).unwrap();
+    plan.make_disk().expect("with root, ip and QEMU");
+    let machine = Qemu::start(&plan).expect("with root, ip and QEMU");
     let file = folder.join("bench.toml");
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, text).expect("with root, ip and QEMU");
     (machine, file)
 }
 
@@ -67,16 +73,16 @@ fn a_gateway_that_somebody_else_started_is_played_with() {
             return;
         }
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("with root, ip and QEMU");
     let (_machine, file) = somebody_elses(Path::new(&image), folder.path());
-    let gateway = Choice::parse(file.to_str().unwrap(), None, Path::new("")).unwrap();
+    let gateway = Choice::parse(file.to_str().expect("with root, ip and QEMU"), None, Path::new("")).unwrap();
     assert_eq!(gateway.to_string(), "bench:qemu-virt-edk2");
-    let cut = Scenario::read(&scenario_file("power-cut.toml")).unwrap();
-    let refused = gateway.unsuited(&cut, &[]).unwrap().unwrap_or_default();
+    let cut = Scenario::read(&scenario_file("power-cut.toml")).expect("with root, ip and QEMU");
+    let refused = gateway.unsuited(&cut, &[]).expect("with root, ip and QEMU").unwrap_or_default();
     assert!(refused.contains("nothing switches this bench's power"), "{refused}");
-    let scenario = Scenario::read(&scenario_file("plain-move.toml")).unwrap();
+    let scenario = Scenario::read(&scenario_file("plain-move.toml")).expect("with root, ip and QEMU");
     let options = Options { bin_dir: PathBuf::new(), without: Vec::new(), run: "lab", log: None, gateway };
-    let played = runner::play(&scenario, &options, &mut Plain::default()).unwrap();
+    let played = runner::play(&scenario, &options, &mut Plain::default()).expect("with root, ip and QEMU");
     println!("{}", played.results.table());
     assert!(played.results.good(), "{}", played.log);
 }

@@ -234,6 +234,7 @@ fn wired(
 ) -> Result<qemu::Plan> {
     let firmware = qemu::firmware_of(board)
         .with_context(|| format!("board `{}` is none that QEMU is here", board.id))?;
+    let qemu::Image { boot, disk } = qemu::Image::open(image, firmware)?;
     let mut cards = qemu::cards(board)?;
     for card in &mut cards {
         let port = card.port.to_lowercase();
@@ -250,9 +251,9 @@ fn wired(
         }
     }
     Ok(qemu::Plan {
-        firmware,
+        boot,
         cards,
-        image: image.to_owned(),
+        disk,
         folder: folder.path().to_owned(),
         namespace: Some(node.name().to_owned()),
         memory_mib: MEMORY_MIB,
