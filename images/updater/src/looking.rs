@@ -97,10 +97,10 @@ fn ask(socket: &Path) -> Result<Status> {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(line) = lines.next_line()? {
-            return match frame::decode(&line)? {
-                Response::Status(status) => Ok(*status),
-                other => bail!("the agent answered another question: {other:?}"),
+            let Response::Status(status) = frame::decode(&line)? else {
+                bail!("the agent answered another question")
             };
+            return Ok(*status);
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -64,7 +64,7 @@ impl Choice {
         if !image.exists() {
             bail!("there is no image {}: `cargo xtask image --board {word}` makes one", image.display());
         }
-        Ok(Self::Machine(Box::new(How::Qemu { board, image, zones })))
+        Ok(Self::Machine(Box::new(How::Qemu { board: Box::new(board), image, zones })))
     }
 
     /// Why the scenario cannot be played with this gateway, if so. `without`: mechanisms to be switched off.
@@ -117,7 +117,7 @@ mod tests {
     use crate::runner::scenario_file;
 
     fn machine() -> Choice {
-        let board = Board::shipped("qemu-virt-edk2").unwrap();
+        let board = Box::new(Board::shipped("qemu-virt-edk2").unwrap());
         Choice::Machine(Box::new(How::Qemu { board, image: "none.img".into(), zones: Zones::Ports }))
     }
 

@@ -1,6 +1,8 @@
 //! The real updater, with files for partitions: staging from a file and over https, broken off, killed and refused; the
 //! trial; what the boot guardian would then do.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests: what fails shows its line")]
+
 mod https;
 mod world;
 

@@ -50,7 +50,7 @@ pub struct MachineConfig {
 #[derive(Clone, Debug)]
 pub enum How {
     /// Started here.
-    Qemu { board: Board, image: PathBuf, zones: Zones },
+    Qemu { board: Box<Board>, image: PathBuf, zones: Zones },
     /// Somebody else's.
     Bench(Bench),
 }
