@@ -22,10 +22,10 @@ fn an_image_is_staged_and_applied_and_confirmed_when_users_are_as_well_as_before
     let image = Image::new("2.0.0", 2);
     let source = world.file("new.simg", &image.bytes);
     let mut updater = world.start(Slot::A);
-    match updater.ask(&Command::Check { source: source.clone() }) {
-        Response::Image(facts) => assert_eq!((facts.version.as_str(), facts.epoch), ("2.0.0", 2)),
-        other => panic!("{other:?}"),
-    }
+    let Response::Image(facts) = updater.ask(&Command::Check { source: source.clone() }) else {
+        panic!("another answer")
+    };
+    assert_eq!((facts.version.as_str(), facts.epoch), ("2.0.0", 2));
     let refusal = message(&updater.ask(&Command::Apply {}));
     assert!(refusal.contains("nothing to try"), "{refusal}");
     let said = message(&updater.ask(&stage(&source)));
@@ -71,17 +71,13 @@ fn an_image_with_which_the_agent_is_silent_is_left_and_the_reason_is_kept() {
     drop(updater);
     assert_eq!(world.guardian(), Slot::A);
     let mut updater = world.start(Slot::A);
-    match updater.ask(&Command::Status {}) {
-        Response::Status(status) => {
-            let fall = status.last_fall.expect("it fell");
-            assert_eq!(
-                (fall.slot.as_str(), fall.version.as_str(), fall.reason.as_str()),
-                ("b", "2.0.0", "users-suffered")
-            );
-            assert!(!fall.sentence.ja.is_empty() && fall.sentence.en.contains("worse off"));
-        }
-        other => panic!("{other:?}"),
-    }
+    let Response::Status(status) = updater.ask(&Command::Status {}) else { panic!("another answer") };
+    let fall = status.last_fall.expect("it fell");
+    assert_eq!(
+        (fall.slot.as_str(), fall.version.as_str(), fall.reason.as_str()),
+        ("b", "2.0.0", "users-suffered")
+    );
+    assert!(!fall.sentence.ja.is_empty() && fall.sentence.en.contains("worse off"));
     assert_eq!(world.state().epoch, 1, "an image that was never confirmed raises nothing");
 }
 
@@ -191,12 +187,8 @@ fn an_unplugged_cable_neither_confirms_nor_leaves_an_image() {
     let mut updater = world.start(Slot::B);
     std::thread::sleep(Duration::from_secs(8));
     assert_eq!(world.state().b.status, Status::Trial);
-    match updater.ask(&Command::Status {}) {
-        Response::Status(status) => {
-            assert!(status.sentence.en.contains("WAN1 is unplugged"), "{:?}", status.sentence)
-        }
-        other => panic!("{other:?}"),
-    }
+    let Response::Status(status) = updater.ask(&Command::Status {}) else { panic!("another answer") };
+    assert!(status.sentence.en.contains("WAN1 is unplugged"), "{:?}", status.sentence);
     world.cable("1");
     world.wait("confirmed", |state| state.b.status == Status::Confirmed);
 }

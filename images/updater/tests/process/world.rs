@@ -256,10 +256,9 @@ impl Updater {
         let mut chunk = [0; 4096];
         loop {
             while let Some(line) = self.lines.next_line().unwrap() {
-                match frame::decode::<Response>(&line).unwrap() {
-                    Response::Progress { done, total } => watch(done, total),
-                    answer => return answer,
-                }
+                let answer = frame::decode::<Response>(&line).unwrap();
+                let Response::Progress { done, total } = answer else { return answer };
+                watch(done, total);
             }
             let length = self.stream.read(&mut chunk).unwrap();
             assert!(length > 0, "it hung up");
@@ -283,11 +282,10 @@ impl Drop for Updater {
 
 /// What an answer says in English.
 pub(crate) fn message(response: &Response) -> String {
-    match response {
-        Response::Done { message } => message.en.clone(),
-        Response::Refused { reason } => reason.en.clone(),
-        other => panic!("{other:?}"),
+    if let Response::Done { message: text } | Response::Refused { reason: text } = response {
+        return text.en.clone();
     }
+    panic!("{response:?}")
 }
 
 /// The head of an image is taken by the guardian's own code.
