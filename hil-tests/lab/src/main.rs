@@ -70,7 +70,7 @@ struct GatewayArgs {
     /// VLANs on one cable), or a bench file (*.toml).
     #[arg(long, default_value = "namespace")]
     gateway: String,
-    /// Image for QEMU; default: what `cargo xtask image` left in `target/images`.
+    /// Image for QEMU: a folder of `cargo xtask image` with a disk in it (default: `target/images/BOARD`), or a whole disk.
     #[arg(long)]
     image: Option<PathBuf>,
 }

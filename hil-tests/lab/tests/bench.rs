@@ -35,10 +35,11 @@ fn somebody_elses(image: &Path, folder: &Path) -> (Qemu, PathBuf) {
         writeln!(text, "{port} = {{ port = \"{}\", interface = \"{tap}\" }}", card.port).unwrap();
         card.cable = Cable::Tap(tap);
     }
+    let qemu::Image { boot, disk } = qemu::Image::open(image, Firmware::Edk2).unwrap();
     let plan = qemu::Plan {
-        firmware: Firmware::Edk2,
+        boot,
         cards,
-        image: image.to_owned(),
+        disk,
         folder: folder.to_owned(),
         namespace: None,
         memory_mib: 1024,

@@ -56,6 +56,56 @@ pub enum Firmware {
 const AAVMF: [&str; 2] = ["/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"];
 const U_BOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
 
+/// How the kernel gets to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// By the firmware, from the disk.
+    Firmware(Firmware),
+    /// By QEMU itself: quicker, without firmware and boot guardian.
+    Kernel { kernel: PathBuf, initramfs: PathBuf, command_line: String },
+}
+
+/// What a machine is started from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    pub boot: Boot,
+    /// A raw disk, which stays as it is.
+    pub disk: PathBuf,
+}
+
+impl Image {
+    /// A file is a whole disk and starts by the firmware; a folder is what `cargo xtask image` leaves, with a disk in it.
+    ///
+    /// # Errors
+    /// Something is missing, and how it is made.
+    pub fn open(place: &Path, firmware: Firmware) -> Result<Self, QemuError> {
+        if !place.is_dir() {
+            return Ok(Self { boot: Boot::Firmware(firmware), disk: place.to_owned() });
+        }
+        let manifest = place.join("manifest.json");
+        let file = |what: String| move |source| QemuError::File { what, source };
+        let text = fs::read(&manifest).map_err(file(format!(
+            "{}: make the image by `cargo xtask image --board NAME`",
+            manifest.display()
+        )))?;
+        let line = serde_json::from_slice::<Value>(&text).unwrap_or_default();
+        let line = line["command_line"].as_str().ok_or_else(|| QemuError::File {
+            what: manifest.display().to_string(),
+            source: io::Error::other("it has no command_line"),
+        })?;
+        let disk = place.join("disk");
+        fs::metadata(&disk).map_err(file(format!(
+            "{}: `cargo xtask vm run --board NAME --disk {} --exit-when-ready` makes it",
+            disk.display(),
+            disk.display()
+        )))?;
+        let command_line = format!("{line} seimon.slot=a");
+        let boot =
+            Boot::Kernel { kernel: place.join("kernel"), initramfs: place.join("initramfs"), command_line };
+        Ok(Self { boot, disk })
+    }
+}
+
 /// One network card.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {
@@ -80,10 +130,10 @@ pub enum Cable {
 /// A machine that can be switched on.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    pub firmware: Firmware,
+    pub boot: Boot,
     pub cards: Vec<Card>,
-    /// The raw image that the disk is a layer over.
-    pub image: PathBuf,
+    /// The raw disk that the machine's own is a layer over.
+    pub disk: PathBuf,
     /// For the disk, sockets, console and firmware variables. Exists.
     pub folder: PathBuf,
     /// Network namespace to run in (`ip netns`); `None`: this process's.
@@ -139,8 +189,8 @@ impl Plan {
     /// There is no such image or firmware, or no room.
     pub fn make_disk(&self) -> Result<(), QemuError> {
         let file = |what: String| move |source| QemuError::File { what, source };
-        let image = fs::canonicalize(&self.image)
-            .map_err(file(format!("the image {}: make it by `cargo xtask image`", self.image.display())))?;
+        let image =
+            fs::canonicalize(&self.disk).map_err(file(format!("the disk {}", self.disk.display())))?;
         let mut command = Command::new("qemu-img");
         command
             .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
@@ -154,7 +204,7 @@ impl Plan {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(QemuError::Failed { command: "qemu-img create".to_owned(), said });
         }
-        if self.firmware == Firmware::Edk2 {
+        if self.boot == Boot::Firmware(Firmware::Edk2) {
             fs::copy(AAVMF[1], self.at("variables.fd"))
                 .map_err(file(format!("{} (Debian package qemu-efi-aarch64)", AAVMF[1])))?;
         }
@@ -177,26 +227,22 @@ impl Plan {
         let socket = |name: &str| format!("unix:{},server=on,wait=off", self.at(name).display());
         command.arg("-serial").arg(format!("file:{}", self.console().display()));
         command.arg("-qmp").arg(socket("monitor.sock"));
-        // HACK-INTERIM
-        if let Some(dir) = std::env::var_os("SEIMON_INTERIM") {
-            let at = |name: &str| Path::new(&dir).join(name);
-            command.arg("-kernel").arg(at("vmlinuz")).arg("-initrd").arg(at("initrd.gz"));
-            command.args(["-append", "console=ttyAMA0 quiet panic=1"]);
-        } else {
-        match self.firmware {
-            Firmware::Edk2 => {
+        match &self.boot {
+            Boot::Firmware(Firmware::Edk2) => {
                 let drive = |unit: u8, file: &str, more: &str| {
                     format!("if=pflash,unit={unit},format=raw,file={file}{more}")
                 };
                 command.arg("-drive").arg(drive(0, AAVMF[0], ",readonly=on"));
                 command.arg("-drive").arg(drive(1, &self.at("variables.fd").display().to_string(), ""));
             }
-            Firmware::UBoot => {
+            Boot::Firmware(Firmware::UBoot) => {
                 command.args(["-bios", U_BOOT]);
             }
+            Boot::Kernel { kernel, initramfs, command_line } => {
+                command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
+                command.args(["-append", command_line]);
+            }
         }
-        }
-        // HACK-INTERIM-END
         for (number, card) in self.cards.iter().enumerate() {
             self.card(&mut command, number, card);
         }
@@ -377,9 +423,9 @@ mod tests {
     fn plan(firmware: Firmware) -> Plan {
         let board = Board::shipped("qemu-virt-edk2").unwrap();
         Plan {
-            firmware,
+            boot: Boot::Firmware(firmware),
             cards: cards(&board).unwrap(),
-            image: "gateway.img".into(),
+            disk: "gateway.img".into(),
             folder: "/tmp/machine".into(),
             namespace: Some("gw".into()),
             memory_mib: 768,
@@ -406,9 +452,30 @@ mod tests {
     }
 
     #[test]
+    fn an_image_is_a_disk_or_a_folder_and_what_is_missing_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Image::open(folder.path(), Firmware::Edk2);
+        assert!(open().unwrap_err().to_string().contains("cargo xtask image"));
+        fs::write(folder.path().join("manifest.json"), r#"{"command_line":"quiet"}"#).unwrap();
+        assert!(open().unwrap_err().to_string().contains("cargo xtask vm run"));
+        fs::write(folder.path().join("disk"), "").unwrap();
+        let Boot::Kernel { command_line, .. } = open().unwrap().boot else { panic!("by the firmware") };
+        assert_eq!(command_line, "quiet seimon.slot=a");
+        let file = Image::open(&folder.path().join("disk"), Firmware::UBoot).unwrap();
+        assert_eq!(file.boot, Boot::Firmware(Firmware::UBoot));
+    }
+
+    #[test]
     fn each_board_has_its_firmware() {
         assert!(line(&plan(Firmware::Edk2)).contains("AAVMF_CODE.fd,readonly=on"));
         assert!(line(&plan(Firmware::UBoot)).contains("-bios /usr/lib/u-boot/qemu_arm64/u-boot.bin"));
+        let kernel = Boot::Kernel {
+            kernel: "k".into(),
+            initramfs: "i".into(),
+            command_line: "quiet seimon.slot=a".to_owned(),
+        };
+        let kernel = line(&Plan { boot: kernel, ..plan(Firmware::Edk2) });
+        assert!(kernel.contains("-kernel k -initrd i -append quiet seimon.slot=a"), "{kernel}");
         let none = Board::shipped("globalscale-mochabin").unwrap();
         assert_eq!(firmware_of(&none), None);
         assert!(matches!(cards(&none), Err(QemuError::NotVirt { .. })));

@@ -2,8 +2,9 @@
 //! only, and never through a shell.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use crate::look;
 
 pub(crate) const UNIT: &str = "seimon-agent.service";
 pub(crate) const SYSTEMCTL: &str = "/usr/bin/systemctl";
+/// The agent's.
+const CONTROL: &str = "/run/seimon/control.sock";
 const SEIMONCTL: &str = "/usr/sbin/seimonctl";
 /// Switches the unit's `Restart=` off until the next start of the box.
 const NO_REVIVAL: &str = "/run/systemd/system/seimon-agent.service.d/no-revival.conf";
@@ -30,6 +33,10 @@ pub(crate) fn carry_out(request: &Request) -> Result<Answer> {
         Request::Status => Ok(Answer::Status(look::status())),
         Request::Ctl { arguments, input, patience_ms } => {
             ctl(arguments, input, Duration::from_millis(*patience_ms))
+        }
+        Request::Control { line, patience_ms } => {
+            control(Path::new(CONTROL), line, Duration::from_millis(*patience_ms))
+                .map(|line| Answer::Control { line })
         }
         Request::Put { file, content } => put(&place(*file), content).map(|()| Answer::Done),
         Request::Remove { file } => remove(&place(*file)).map(|()| Answer::Done),
@@ -86,6 +93,19 @@ fn remove(file: &Path) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| file.display().to_string()),
     }
+}
+
+/// One line to the agent, and its one line back.
+fn control(socket: &Path, line: &str, patience: Duration) -> Result<String> {
+    ensure!(!line.contains('\n'), "a question to the agent is one line");
+    let mut stream = UnixStream::connect(socket).context("the agent's control socket")?;
+    // No time at all would be for ever.
+    stream.set_read_timeout(Some(patience.max(Duration::from_millis(1))))?;
+    writeln!(stream, "{line}")?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(OUTPUT)).read_line(&mut answer).context("the agent's answer")?;
+    ensure!(answer.ends_with('\n'), "the agent hung up before it had answered");
+    Ok(answer.trim_end().to_owned())
 }
 
 fn ctl(arguments: &[String], input: &str, patience: Duration) -> Result<Answer> {
@@ -249,6 +269,29 @@ mod tests {
         assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "nothing half is left");
         remove(&file).unwrap();
         remove(&file).unwrap();
+    }
+
+    #[test]
+    fn a_line_is_passed_on_and_one_comes_back_or_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().enumerate() {
+                let mut stream = stream.unwrap();
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).unwrap();
+                // The first is answered, the others are hung up on.
+                if number == 0 {
+                    write!(stream, "heard {line}and more").unwrap();
+                }
+            }
+        });
+        let second = Duration::from_secs(1);
+        assert_eq!(control(&socket, "status", second).unwrap(), "heard status");
+        assert!(control(&socket, "status", second).unwrap_err().to_string().contains("hung up"));
+        assert!(control(&socket, "two\nlines", second).unwrap_err().to_string().contains("one line"));
+        assert!(control(&folder.path().join("none"), "status", second).is_err());
     }
 
     #[test]

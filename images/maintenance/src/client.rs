@@ -66,7 +66,9 @@ impl Client {
     /// The gateway does not answer, or says why it cannot.
     pub fn ask(&mut self, request: Request) -> Result<Answer, AskError> {
         let own = match &request {
-            Request::Ctl { patience_ms, .. } | Request::Agent { patience_ms, .. } => *patience_ms,
+            Request::Ctl { patience_ms, .. }
+            | Request::Control { patience_ms, .. }
+            | Request::Agent { patience_ms, .. } => *patience_ms,
             Request::Status
             | Request::Put { .. }
             | Request::Remove { .. }

@@ -33,7 +33,13 @@ fn act(bench: &Bench<'_>, key: &str) -> Result<Played> {
 
 fn play(bench: &Bench<'_>, file: &str, judge: &dyn Fn(&Record, Measure<'_>) -> Vec<Check>) -> Result<Played> {
     let scenario = Scenario::read(&runner::scenario_file(file))?;
-    let options = Options { bin_dir: bench.bin_dir.to_owned(), without: Vec::new(), run: "bench", log: None, gateway: runner::Choice::Namespace };
+    let options = Options {
+        bin_dir: bench.bin_dir.to_owned(),
+        without: Vec::new(),
+        run: "bench",
+        log: None,
+        gateway: runner::Choice::Namespace,
+    };
     runner::play_with(&scenario, &options, &mut Silent, judge)
 }
 

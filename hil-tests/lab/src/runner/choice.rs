@@ -37,8 +37,8 @@ impl fmt::Display for Choice {
 }
 
 impl Choice {
-    /// `namespace`, the id of a board that QEMU is, alone or with `:trunk`, or a bench file (`….toml`). `image`: of QEMU's disk; by default the one that
-    /// `cargo xtask image` leaves in `images`.
+    /// `namespace`, the id of a board that QEMU is, alone or with `:trunk`, or a bench file (`….toml`). `image`: a whole
+    /// disk, or the folder that `cargo xtask image` leaves; by default the one in `images`.
     ///
     /// # Errors
     /// Says what there is.
@@ -60,8 +60,8 @@ impl Choice {
                 ids.filter(|board| qemu::firmware_of(board).is_some()).map(|board| board.id).collect();
             bail!("no gateway `{word}`; there are namespace, {}, and bench files (*.toml)", known.join(", "));
         };
-        let image = image.map_or_else(|| images.join(format!("{word}.img")), Path::to_path_buf);
-        if !image.is_file() {
+        let image = image.map_or_else(|| images.join(word), Path::to_path_buf);
+        if !image.exists() {
             bail!("there is no image {}: `cargo xtask image --board {word}` makes one", image.display());
         }
         Ok(Self::Machine(Box::new(How::Qemu { board, image, zones })))

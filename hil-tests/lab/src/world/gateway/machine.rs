@@ -7,12 +7,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail};
 use seimon_board::Board;
 use seimon_ipc::control::{Command as Ask, Response};
-use seimon_maintenance::{Act, Answer, FileFor, Process, Request};
-use seimon_plan::WireguardKey;
 use seimon_machine::bench::{Bench, PORTS, Power};
 use seimon_machine::control::Control;
 use seimon_machine::port::{Port, PortError, other_answer};
 use seimon_machine::qemu::{self, Cable, Qemu};
+use seimon_maintenance::{Act, Answer, FileFor, Process, Request};
+use seimon_plan::WireguardKey;
 use tempfile::TempDir;
 
 use super::board_plan::{PortMap, Socket, on_board, same_words};
@@ -234,6 +234,7 @@ fn wired(
 ) -> Result<qemu::Plan> {
     let firmware = qemu::firmware_of(board)
         .with_context(|| format!("board `{}` is none that QEMU is here", board.id))?;
+    let qemu::Image { boot, disk } = qemu::Image::open(image, firmware)?;
     let mut cards = qemu::cards(board)?;
     for card in &mut cards {
         let port = card.port.to_lowercase();
@@ -250,9 +251,9 @@ fn wired(
         }
     }
     Ok(qemu::Plan {
-        firmware,
+        boot,
         cards,
-        image: image.to_owned(),
+        disk,
         folder: folder.path().to_owned(),
         namespace: Some(node.name().to_owned()),
         memory_mib: MEMORY_MIB,
