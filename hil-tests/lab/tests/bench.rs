@@ -1,7 +1,5 @@
 //! The bench's QEMU twin: a machine that somebody else started, given as a serial socket and interfaces (`docs/bench.md`).
 
-#![expect(clippy::print_stdout, reason = "a skip has to say why")]
-
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;

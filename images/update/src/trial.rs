@@ -352,12 +352,8 @@ mod tests {
         let ill = picture(Policy::InForce, Some(Health::Ill), Some(Link::Up));
         assert!(matches!(trial.handle(&ill, at(0)), Decision::Wait(_)));
         assert!(matches!(trial.handle(&ill, at(299)), Decision::Wait(_)));
-        match trial.handle(&ill, at(300)) {
-            Decision::GoBack(why) => {
-                assert!(why.en.contains("affairs/saas") && why.ja.contains("affairs/saas"))
-            }
-            other => panic!("{other:?}"),
-        }
+        let Decision::GoBack(why) = trial.handle(&ill, at(300)) else { panic!("it stays") };
+        assert!(why.en.contains("affairs/saas") && why.ja.contains("affairs/saas"));
     }
 
     #[test]
