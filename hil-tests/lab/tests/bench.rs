@@ -1,5 +1,4 @@
 //! The bench's QEMU twin: a machine that somebody else started, given as a serial socket and interfaces (`docs/bench.md`).
-
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -20,7 +20,7 @@ enum Layer {
     Tests,
 }
 
-const TABLE: [(&str, Layer); 24] = [
+const TABLE: [(&str, Layer); 25] = [
     ("seimon-board", Layer::Types),
     ("seimon-boot", Layer::Pure),
     ("seimon-plan", Layer::Types),
