@@ -13,13 +13,14 @@ use crate::say;
 
 pub(crate) const TARGET: &str = "aarch64-unknown-linux-gnu";
 const DEBIANS_LIBRARY: &str = "/usr/lib/rustlib/aarch64-unknown-linux-gnu";
-pub(crate) const PACKAGES: [&str; 7] = [
+pub(crate) const PACKAGES: [&str; 8] = [
     "seimon-agent",
     "seimon-resolver",
     "seimon-probe",
     "seimon-page",
     "seimon-tunnel",
     "seimonctl",
+    "seimon-updater",
     "seimon-maintenance",
 ];
 

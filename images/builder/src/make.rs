@@ -57,7 +57,13 @@ pub(crate) fn make(places: &Places, arguments: &Make) -> Result<ExitCode> {
     };
     let apt = Apt::open(work)?;
     let storage = storage_kind(&board.hardware.storage.device)?;
+    let key = match &arguments.key {
+        Some(file) => keys::read(file)?,
+        None => keys::for_trying(work)?,
+    };
+    let believed = key.verifying_key();
     let given = Ingredients {
+        anchors: believed.as_bytes(),
         root,
         work,
         apt: &apt,
@@ -86,10 +92,6 @@ pub(crate) fn make(places: &Places, arguments: &Make) -> Result<ExitCode> {
         say::result("nothing is in the image that must not be");
         return Ok(ExitCode::SUCCESS);
     }
-    let key = match &arguments.key {
-        Some(file) => keys::read(file)?,
-        None => keys::for_trying(work)?,
-    };
     let decided =
         Decided { board: id, hardware: &board.hardware, version, epoch: arguments.epoch, key: &key };
     let init = fs::read(built.init_programs.join("seimon-init")).context("seimon-init")?;

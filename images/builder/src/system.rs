@@ -18,13 +18,14 @@ use crate::{say, unpack};
 pub(crate) const MOUNT_POINTS: [&str; 8] = ["dev", "proc", "root", "run", "sys", "tmp", "var", "home"];
 
 /// Programs of ours, and where they go.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("seimon-agent", "usr/sbin"),
     ("seimon-resolver", "usr/sbin"),
     ("seimon-probe", "usr/sbin"),
     ("seimon-page", "usr/sbin"),
     ("seimon-tunnel", "usr/sbin"),
     ("seimonctl", "usr/sbin"),
+    ("seimon-updater", "usr/sbin"),
     ("seimon-maintenance", "usr/lib/seimon"),
 ];
 
@@ -44,17 +45,26 @@ const WANTED: [(&str, &[&str]); 4] = [
         ],
     ),
     ("sockets.target", &["systemd-journald-dev-log.socket", "systemd-journald.socket"]),
-    ("multi-user.target", &["seimon-agent.service", "seimon-maintenance.service"]),
+    (
+        "multi-user.target",
+        &[
+            "seimon-agent.service",
+            "seimon-maintenance.service",
+            "seimon-updater.service",
+            "seimon-restart.path",
+        ],
+    ),
 ];
 
 /// Nobody has a password, and nobody a shell.
 const PASSWD: &str = "\
 root:x:0:0:root:/root:/usr/sbin/nologin
 seimon:x:990:990:Seimon gateway agent:/:/usr/sbin/nologin
+seimon-update:x:992:992:Seimon updater:/:/usr/sbin/nologin
 systemd-timesync:x:991:991:Time synchronisation:/:/usr/sbin/nologin
 nobody:x:65534:65534:nobody:/:/usr/sbin/nologin
 ";
-const GROUPS: [(&str, u32); 12] = [
+const GROUPS: [(&str, u32); 13] = [
     ("root", 0),
     ("adm", 4),
     ("tty", 5),
@@ -64,6 +74,7 @@ const GROUPS: [(&str, u32); 12] = [
     ("input", 104),
     ("kvm", 105),
     ("seimon", 990),
+    ("seimon-update", 992),
     ("systemd-timesync", 991),
     ("systemd-journal", 999),
     ("nogroup", 65534),
@@ -82,6 +93,8 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) programs: &'a Path,
     pub(crate) init_programs: &'a Path,
     pub(crate) board_file: &'a Path,
+    /// Public keys that the box's updater believes: the guardian's.
+    pub(crate) anchors: &'a [u8],
     pub(crate) board: &'a str,
     pub(crate) version: &'a str,
 }
@@ -97,7 +110,7 @@ pub(crate) struct System {
 }
 
 pub(crate) fn assemble(given: &Ingredients<'_>, storage: &str) -> Result<System> {
-    let Ingredients { root, work, apt, packages, lock, board_file, .. } = given;
+    let Ingredients { root, work, apt, packages, lock, board_file, anchors, .. } = given;
     say::step("unpacking packages");
     let mut tree = Tree::default();
     for (package, deb) in lock.package.iter().zip(apt.fetch(lock)?) {
@@ -138,6 +151,12 @@ pub(crate) fn assemble(given: &Ingredients<'_>, storage: &str) -> Result<System>
     tree.overlay(&root.join("images/root"), "")?;
     let unit = root.join("agent/agent/systemd/seimon-agent.service");
     tree.file("usr/lib/systemd/system/seimon-agent.service", 0o644, fs::read(unit)?);
+    for unit in ["seimon-updater.service", "seimon-restart.path", "seimon-restart.service"] {
+        let file = root.join("images/updater/systemd").join(unit);
+        let text = fs::read(&file).with_context(|| file.display().to_string())?;
+        tree.file(&format!("usr/lib/systemd/system/{unit}"), 0o644, text);
+    }
+    tree.file("usr/share/seimon/anchors", 0o644, anchors.to_vec());
     tree.file("usr/share/seimon/board.toml", 0o644, fs::read(board_file)?);
     our_programs(&mut tree, given)?;
     skeleton(&mut tree, given);

@@ -42,7 +42,7 @@ struct Cli {
     #[arg(long, value_name = "FILE", default_value = "/usr/share/seimon/anchors")]
     anchors: PathBuf,
     /// The board file: which ports' cables are looked at.
-    #[arg(long, value_name = "FILE", default_value = "/etc/seimon/board.toml")]
+    #[arg(long, value_name = "FILE", default_value = "/usr/share/seimon/board.toml")]
     board: PathBuf,
     /// The site plan. Without one there are no users to be well.
     #[arg(long, value_name = "FILE", default_value = "/etc/seimon/plan.toml")]

@@ -58,7 +58,30 @@ fn mark(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// The updater's group, in the image's /etc/group.
+const UPDATER: u32 = 992;
+
+/// There is no udev: the three partitions that the updater writes get names that do not depend on the board, and its group.
+fn hand_to_updater() -> Result<()> {
+    let disk = disk::named_on_the_command_line()?;
+    let names = Path::new("/dev/seimon");
+    fs::create_dir_all(names).doing("/dev/seimon")?;
+    for name in [partition::BOOT_STATE, partition::SLOT_A, partition::SLOT_B] {
+        let device = disk::partition(&disk, name)?.device;
+        std::os::unix::fs::chown(&device, None, Some(UPDATER)).doing(name)?;
+        fs::set_permissions(&device, fs::Permissions::from_mode(0o660)).doing(name)?;
+        let link = names.join(name);
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).doing(name),
+            Ok(()) | Err(_) => {}
+        }
+        symlink(&device, &link).doing(name)?;
+    }
+    Ok(())
+}
+
 fn open_or_do_without() -> Result<()> {
+    hand_to_updater()?;
     let error = match open() {
         Ok(()) => {
             facts::note("data", "open")?;
