@@ -101,7 +101,8 @@ impl Apt {
     /// The lock's files, from the cache or the mirror, in the lock's order. Each has the lock's hash.
     pub(crate) fn fetch(&self, lock: &Lock) -> Result<Vec<PathBuf>> {
         let place = |package: &Package| self.cache.join(format!("{}.deb", package.sha256));
-        let missing: Vec<&Package> = lock.package.iter().filter(|package| !place(package).is_file()).collect();
+        let missing: Vec<&Package> =
+            lock.package.iter().filter(|package| !place(package).is_file()).collect();
         if !missing.is_empty() {
             say::step(&format!("fetching {} packages", missing.len()));
             let names: Vec<String> =

@@ -235,6 +235,7 @@ fn skeleton(tree: &mut Tree, given: &Ingredients<'_>) {
         ("bin", "usr/bin"),
         ("sbin", "usr/sbin"),
         ("lib", "usr/lib"),
+        ("usr/sbin/init", "../lib/systemd/systemd"),
         ("etc/localtime", "../usr/share/zoneinfo/Asia/Tokyo"),
         ("etc/mtab", "../proc/self/mounts"),
         // The plan, which a school keeps: on the data partition.

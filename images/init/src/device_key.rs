@@ -37,7 +37,10 @@ pub struct DeviceKey {
 impl fmt::Debug for DeviceKey {
     /// Without the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceKey").field("sequence", &self.sequence).field("data", &self.data).finish_non_exhaustive()
+        f.debug_struct("DeviceKey")
+            .field("sequence", &self.sequence)
+            .field("data", &self.data)
+            .finish_non_exhaustive()
     }
 }
 
