@@ -35,7 +35,11 @@ impl Control {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.stream.write_all(bytes)?)
+        match self.stream.write_all(bytes) {
+            // An agent that refuses may say why and hang up before it has read anything: what it said is still to be read.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     pub(crate) fn line(&mut self) -> Result<String> {
