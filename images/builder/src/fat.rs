@@ -13,8 +13,8 @@ const FILE: u8 = 0x20;
 /// The volume's beginning; the rest of the partition's `length` bytes is zero.
 pub(crate) fn esp(length: u64, file: &[u8], serial: u32) -> Result<Vec<u8>> {
     let sectors = usize::try_from(length)? / SECTOR;
-    // Each FAT entry of 4 bytes describes a cluster of one sector: 128 a sector, in two FATs.
-    let fat = (sectors - RESERVED).div_ceil(128 + 2);
+    // Each FAT entry of 4 bytes describes a cluster of one sector: 128 a sector, in two FATs; two entries describe none.
+    let fat = (sectors - RESERVED + 2).div_ceil(128 + 2);
     let first_data = RESERVED + 2 * fat;
     let clusters = sectors - first_data;
     ensure!(clusters >= 65_525, "{length} bytes are too few for FAT32");
@@ -25,7 +25,7 @@ pub(crate) fn esp(length: u64, file: &[u8], serial: u32) -> Result<Vec<u8>> {
         "the EFI system partition is too small for a file of {} bytes",
         file.len()
     );
-    let mut table = vec![0x0fff_fff8, 0xffff_ffff, END, END, END];
+    let mut table = vec![0x0fff_fff8, END, END, END, END];
     for at in 0..chain {
         table.push(if at + 1 == chain { END } else { 5 + at as u32 + 1 });
     }
@@ -105,7 +105,8 @@ mod tests {
         bytes.resize(64 << 20, 0);
         std::fs::write(&image, bytes).unwrap();
         if let Ok(output) = Command::new("/usr/sbin/fsck.fat").arg("-n").arg(&image).output() {
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+            let said = [output.stdout, output.stderr].concat();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
         }
         let read = folder.path().join("read");
         let mcopy =
