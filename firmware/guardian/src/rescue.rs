@@ -11,7 +11,8 @@ use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 
-use embassy_futures::select::{Either, select, select3};
+use embassy_futures::join::join4;
+use embassy_futures::select::{Either, select};
 use embassy_net::tcp::TcpSocket;
 use embassy_net::{Config, Stack, StackResources};
 use embassy_time::Timer;
@@ -23,8 +24,8 @@ use uefi::proto::rng::Rng;
 use crate::clock;
 use crate::console::say;
 
-/// DHCP's socket, and two people at a time.
-const SOCKETS: usize = 3;
+/// DHCP's socket, and four connections at a time: one is soon held by a browser that opens it in advance.
+const SOCKETS: usize = 5;
 const PORT: u16 = 80;
 /// A request and an answer take no longer.
 const PATIENCE: embassy_time::Duration = embassy_time::Duration::from_secs(10);
@@ -93,7 +94,9 @@ async fn serve(adapter: Snp, seed: u64, page: &dyn Fn() -> Vec<u8>) {
             say(format_args!("adapter {mac:02x?}: address lost, asking again"));
         }
     };
-    let people = select3(told, answering(stack, page), answering(stack, page));
+    let four =
+        join4(answering(stack, page), answering(stack, page), answering(stack, page), answering(stack, page));
+    let people = select(told, four);
     select(runner.run(), people).await;
 }
 

@@ -4,7 +4,8 @@
 //! One frame is sent at a time, and its buffer is ours again before the next.
 //!
 //! Firmwares differ, and none of this is fatal: U-Boot refuses receive filters and says that there is no cable where there
-//! is one; EDK2 shows one adapter under several handles, of which one can be opened.
+//! is one; EDK2 shows one adapter under several handles, of which one can be opened, and none before it is asked to connect
+//! its drivers.
 #![no_std]
 
 extern crate alloc;
@@ -16,7 +17,7 @@ use core::task::Context;
 use core::time::Duration;
 
 use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState, RxToken, TxToken};
-use uefi::boot::{self, ScopedProtocol};
+use uefi::boot::{self, ScopedProtocol, SearchType};
 use uefi::proto::network::snp::{NetworkState, ReceiveFlags, SimpleNetwork};
 
 /// An Ethernet frame without its check sum.
@@ -47,6 +48,12 @@ impl core::fmt::Debug for Snp {
 
 /// Every adapter that could be started, each once.
 pub fn adapters() -> Vec<Snp> {
+    // A firmware that was in a hurry to start from its disk (EDK2) has left the adapters without drivers.
+    for handle in boot::locate_handle_buffer(SearchType::AllHandles).iter().flat_map(|handles| handles.iter())
+    {
+        // Most handles are no device.
+        let _none = boot::connect_controller(*handle, &[], None, true);
+    }
     let mut found: Vec<Snp> = Vec::new();
     for handle in boot::find_handles::<SimpleNetwork>().unwrap_or_default() {
         let Ok(adapter) = boot::open_protocol_exclusive::<SimpleNetwork>(handle) else { continue };

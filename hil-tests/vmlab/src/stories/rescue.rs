@@ -12,14 +12,15 @@ use super::{BOTH, Numbers, PATIENCE, Quick, Stage, Story, check};
 use crate::dice::Dice;
 use crate::disk::Content;
 use crate::image::Recipe;
-use crate::vm::{Entropy, Network};
+use crate::vm::{Entropy, Firmware, Network};
 
 pub const STORIES: &[Story] = &[
     Story { name: "nothing-bootable-shows-a-page", firmware: BOTH, quick: Quick::Yes, tell: shows_a_page },
     Story { name: "no-network-no-random-numbers", firmware: BOTH, quick: Quick::No, tell: bare },
     Story { name: "asked-for", firmware: BOTH, quick: Quick::No, tell: asked_for },
     Story { name: "noise-in-both-slots", firmware: BOTH, quick: Quick::No, tell: noise },
-    Story { name: "disk-cut-off", firmware: BOTH, quick: Quick::No, tell: cut_off },
+    // U-Boot itself refuses such a disk, before the guardian.
+    Story { name: "disk-cut-off", firmware: &[Firmware::Edk2], quick: Quick::No, tell: cut_off },
     Story { name: "tried-again", firmware: BOTH, quick: Quick::No, tell: tried_again },
 ];
 
