@@ -78,6 +78,9 @@ pub(crate) fn read_head(source: &Source, here: Here<'_>) -> Result<(SignedHead, 
         total: HEAD as u64,
         source,
     })?;
+    if head.len() < HEAD {
+        return Err(Refusal::NoImage.into());
+    }
     let signed = SignedHead::verify(&head, here)?;
     Ok((signed, head))
 }
