@@ -48,6 +48,10 @@ pub(crate) fn problems(tree: &Tree) -> Vec<String> {
         }
     }
     found.extend(accounts(tree));
+    // nft resolves protocols' names by it, and refuses a whole transaction without.
+    if !String::from_utf8_lossy(tree.content("etc/protocols").unwrap_or_default()).contains("\nipv6-icmp ") {
+        found.push("etc/protocols: does not name ipv6-icmp, which the agent's rules use".to_owned());
+    }
     found
 }
 
@@ -176,7 +180,8 @@ mod tests {
     #[test]
     fn each_rule_is_broken_by_something() {
         type Break = fn(&mut Tree);
-        let breaks: [(&str, Break); 11] = [
+        let breaks: [(&str, Break); 12] = [
+            ("ipv6-icmp", |tree| tree.file("etc/protocols", 0o644, "")),
             ("setuid", |tree| tree.file("usr/bin/mount", 0o4755, "")),
             ("may write it", |tree| tree.file("etc/x", 0o666, "")),
             ("others than root may write", |tree| tree.put("srv", Node::Folder { mode: 0o777 })),

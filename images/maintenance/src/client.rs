@@ -10,6 +10,9 @@ use crate::{Answer, Outcome, Question, Reply, Request, Status, VERSION};
 
 /// The gateway answers at once, but for what the question itself waits for.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A question that nobody has read yet stays in the port: an answer to any of those counts, or a slow gateway would for ever be
+/// one answer behind.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
 const BETWEEN: Duration = Duration::from_millis(250);
 
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,8 @@ pub enum AskError {
 #[derive(Debug)]
 pub struct Client {
     port: UnixStream,
+    /// Number of the question before the first.
+    before: u64,
     last: u64,
 }
 
@@ -52,9 +57,10 @@ impl Client {
             }
         };
         // Numbers of another talk over the same port are not ours.
-        let mut client = Self { port, last: u64::from(std::process::id()) << 32 };
+        let before = u64::from(std::process::id()) << 32;
+        let mut client = Self { port, before, last: before };
         while begun.elapsed() < patience {
-            match client.ask_within(Request::Status, Duration::from_secs(2)) {
+            match client.ask_within(Request::Status, FIRST_ANSWER) {
                 Ok(Answer::Status(status)) => return Ok((client, status)),
                 Ok(_) | Err(_) => std::thread::sleep(BETWEEN),
             }
@@ -86,6 +92,7 @@ impl Client {
 
     fn ask_within(&mut self, request: Request, patience: Duration) -> Result<Answer, AskError> {
         self.last += 1;
+        let is_status = request == Request::Status;
         let question = Question { version: VERSION, id: self.last, request };
         self.port
             .set_read_timeout(Some(patience))
@@ -93,7 +100,8 @@ impl Client {
         frame::write(&mut self.port, &question).map_err(AskError::NoAnswer)?;
         loop {
             let reply: Reply = frame::read(&mut self.port).map_err(AskError::NoAnswer)?;
-            if reply.id == self.last {
+            let is_late = is_status && reply.id > self.before && reply.id < self.last;
+            if reply.id == self.last || is_late {
                 return match reply.outcome {
                     Outcome::Done(answer) => Ok(answer),
                     Outcome::Failed(why) => Err(AskError::Failed(why)),
