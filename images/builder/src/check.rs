@@ -168,6 +168,7 @@ mod tests {
             "[Socket]\nListenStream=/run/a\nListenNetlink=audit 1\n",
         );
         tree.file("usr/bin/nft", 0o755, "no ELF");
+        tree.file("etc/protocols", 0o644, "tcp 6 TCP\nipv6-icmp 58 IPv6-ICMP\n");
         tree.put("tmp", Node::Folder { mode: 0o1777 });
         tree
     }
