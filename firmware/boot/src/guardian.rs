@@ -371,3 +371,6 @@ impl<'a> Guardian<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

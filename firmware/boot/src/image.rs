@@ -391,6 +391,15 @@ pub(crate) mod tests {
         (manifest, image)
     }
 
+    /// Whom [`signed_head`] is by.
+    pub(crate) fn believed() -> [u8; 32] {
+        key(1).verifying_key().to_bytes()
+    }
+
+    pub(crate) fn signed_head(manifest: &Manifest) -> Vec<u8> {
+        signed(manifest, &[key(1)])
+    }
+
     fn signed(manifest: &Manifest, keys: &[SigningKey]) -> Vec<u8> {
         let json = serde_json::to_vec(manifest).expect("serialisable");
         let signatures: Vec<_> = keys
