@@ -3,7 +3,7 @@
 //! The same functions serve two drivers: libFuzzer (in `fuzz/`, guided by coverage, also by `cargo fuzz`) and the [`mutate`]r
 //! of this crate, which needs nothing but seeds, within the tests.
 //!
-//! There is no target for signed envelopes: this version has none.
+//! Of signed things there are the heads of images (`boot`); envelopes are not there yet.
 
 pub mod mutate;
 pub mod seeds;
@@ -23,7 +23,7 @@ impl std::fmt::Debug for Target {
     }
 }
 
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "plan", run: targets::plan, seeds: seeds::plan },
     Target { name: "hub", run: targets::hub, seeds: seeds::hub },
     Target { name: "checkpoint", run: targets::checkpoint, seeds: seeds::checkpoint },
@@ -31,4 +31,5 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "control", run: targets::control, seeds: seeds::control },
     Target { name: "frames", run: targets::frames, seeds: seeds::frames },
     Target { name: "journal", run: targets::journal, seeds: seeds::journal },
+    Target { name: "boot", run: targets::boot, seeds: seeds::boot },
 ];

@@ -2,6 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use ed25519_dalek::{Signer as _, SigningKey};
+use seimon_boot::board::{BoardId, Seen};
+use seimon_boot::image::{HEAD, Part, Root, assemble_head, to_be_signed};
+use seimon_boot::{BootState, Digest, Manifest};
 use seimon_ipc::probe::{EchoOutcome, FromProbe, ToProbe, Watched};
 use seimon_ipc::resolver::{
     Family6, Forward, FromResolver, NamedService, PathUp, PathView, ResolverConfig, ToResolver, ZoneView,
@@ -188,4 +192,106 @@ pub fn resolver_config() -> Option<ResolverConfig> {
         affairs.forwards.push(Forward { domain: "town.example".into(), servers, path: Some(direct) });
     }
     Some(ResolverConfig { paths: paths.collect(), zones })
+}
+
+pub const BOOT_COMMAND_LINE: &str = "console=ttyAMA0 quiet";
+
+fn boot_signer() -> SigningKey {
+    SigningKey::from_bytes(&[1; 32])
+}
+
+pub fn boot_key() -> [u8; 32] {
+    boot_signer().verifying_key().to_bytes()
+}
+
+pub fn boot_board() -> Seen {
+    Seen { compatible: vec!["maker,board".into()], smbios: None }
+}
+
+/// A slot of three small parts, its head signed.
+fn boot_slot() -> Vec<u8> {
+    let mut slot = vec![0; HEAD];
+    let mut part = |fill: u8, length: usize| {
+        slot.resize(slot.len().next_multiple_of(4096), 0);
+        let (offset, bytes) = (slot.len() as u64, vec![fill; length]);
+        slot.extend_from_slice(&bytes);
+        Part { offset, length: length as u64, sha256: Digest::of(&bytes) }
+    };
+    let manifest = Manifest {
+        format: 1,
+        version: "1.0.0".into(),
+        epoch: 1,
+        guardian: 1,
+        boards: vec![BoardId { id: "board".into(), compatible: vec!["maker,board".into()], smbios: None }],
+        command_line: BOOT_COMMAND_LINE.into(),
+        kernel: part(1, 600),
+        initramfs: part(2, 600),
+        root: Root {
+            part: part(3, 8192),
+            data_length: 4096,
+            verity_root: Digest([4; 32]),
+            verity_salt: Digest([5; 32]),
+        },
+    };
+    let json = serde_json::to_vec(&manifest).unwrap_or_default();
+    let signature = boot_signer().sign(&to_be_signed(&json)).to_bytes();
+    let head = assemble_head(&json, &[(boot_key(), signature)]).unwrap_or_default();
+    slot[..head.len()].copy_from_slice(&head);
+    slot
+}
+
+pub fn boot_head() -> Vec<u8> {
+    boot_slot()[..HEAD].to_vec()
+}
+
+pub fn boot_head_used() -> usize {
+    boot_head().iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+/// With a table, a boot state whose tail is cut off, and one slot.
+fn boot_disk() -> Vec<u8> {
+    let slot = boot_slot();
+    let sectors = 64 + slot.len().div_ceil(512);
+    let mut disk = vec![0; sectors * 512];
+    let mut entries = [0_u8; 256];
+    for (entry, (name, first, last)) in
+        entries.chunks_exact_mut(128).zip([("boot-state", 8, 63), ("slot-a", 64, sectors as u64 - 1)])
+    {
+        entry[0] = 1;
+        entry[32..40].copy_from_slice(&u64::to_le_bytes(first));
+        entry[40..48].copy_from_slice(&last.to_le_bytes());
+        for (unit, character) in entry[56..].chunks_exact_mut(2).zip(name.encode_utf16()) {
+            unit.copy_from_slice(&character.to_le_bytes());
+        }
+    }
+    let mut header = [0_u8; 92];
+    header[..8].copy_from_slice(b"EFI PART");
+    for (at, word) in [(12, 92), (24, 1), (72, 2), (80, 2), (84, 128), (88, crc32fast::hash(&entries))] {
+        header[at..at + 4].copy_from_slice(&u32::to_le_bytes(word));
+    }
+    let crc = crc32fast::hash(&header);
+    header[16..20].copy_from_slice(&crc.to_le_bytes());
+    disk[512..604].copy_from_slice(&header);
+    disk[1024..1280].copy_from_slice(&entries);
+    disk[64 * 512..][..slot.len()].copy_from_slice(&slot);
+    disk
+}
+
+pub fn boot() -> Vec<Vec<u8>> {
+    let head = &boot_head()[..boot_head_used()];
+    let mut tree = Vec::new();
+    for word in [0xd00d_feed_u32, 84, 40, 73, 0, 17, 16, 0, 0, 0, 1, 0, 3, 12, 0] {
+        tree.extend(word.to_be_bytes());
+    }
+    tree.extend(b"maker,board\0\0compatible\0");
+    let mut smbios = vec![1, 27, 0, 1, 1, 2];
+    smbios.resize(27, 0);
+    smbios.extend(b"QEMU\0QEMU Virtual Machine\0\0");
+    let state = BootState::fresh().encode();
+    let request: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+    [head, &state, &tree, &smbios, request, &boot_disk()]
+        .into_iter()
+        .zip(0..)
+        .map(|(bytes, kind)| [&[kind], bytes].concat())
+        .collect()
 }

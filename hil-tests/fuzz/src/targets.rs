@@ -4,6 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
 
 use seimon_board::Instant;
+use seimon_boot::board::{self, Seen};
+use seimon_boot::disk::{Disk as BootDisk, DiskError};
+use seimon_boot::guardian::{Guardian, Next};
+use seimon_boot::image::Here;
+use seimon_boot::rescue::{Report, Trouble, answer, asked, page};
+use seimon_boot::{Anchors, BootState, SignedHead};
 use seimon_core::hub::{self, Roster, Today};
 use seimon_core::migration::{
     Action, BootId, Checkpoint, ClockTrust, Config, DiskRoom, Event, Machine, Mechanisms, View, WindowState,
@@ -232,4 +238,102 @@ pub fn journal(bytes: &[u8]) {
     let second: Vec<Vec<u8>> = again.records.into_iter().map(|record| record.payload).collect();
     assert_eq!(second.len(), first.len() + usize::from(added), "records lost or made up");
     assert!(second.starts_with(&first), "records changed");
+}
+
+/// What the boot guardian reads before it trusts anything. The first byte says what the rest is taken for.
+pub fn boot(bytes: &[u8]) {
+    let Some((&kind, rest)) = bytes.split_first() else { return };
+    let Some(anchors) = Anchors::new(&seeds::boot_key()) else { panic!("the seeds' key is none") };
+    match kind % 6 {
+        0 => {
+            let seen = seeds::boot_board();
+            let here = Here { anchors: &anchors, seen: &seen, epoch: 1, slot_length: 1 << 20 };
+            if let Ok(head) = SignedHead::verify(rest, here) {
+                // Nobody but the seeds can sign.
+                assert!(
+                    seeds::boot_head().starts_with(rest)
+                        || rest.starts_with(&seeds::boot_head()[..seeds::boot_head_used()])
+                );
+                assert!(head.manifest().length() <= here.slot_length, "larger than its slot");
+            }
+        }
+        1 => {
+            if let Some(state) = BootState::decode(rest) {
+                assert_eq!(
+                    BootState::decode(&state.encode()),
+                    Some(state),
+                    "does not read as it was written"
+                );
+            }
+        }
+        2 => {
+            board::device_tree_length(rest);
+            board::device_tree_compatible(rest);
+        }
+        3 => drop(board::smbios_system(rest)),
+        4 => {
+            let seen = Seen { compatible: vec![String::from_utf8_lossy(rest).into_owned()], smbios: None };
+            let (trouble, lines) = (Trouble::Disk(seen.to_string()), [seen.to_string()]);
+            let report = Report { guardian: "1", seen: &seen, trouble: &trouble, state: None, lines: &lines };
+            let html = page(&report);
+            let tags = html.iter().filter(|byte| **byte == b'<').count();
+            let quiet = Seen::default();
+            let plain = page(&Report {
+                seen: &quiet,
+                trouble: &Trouble::Disk(String::new()),
+                lines: &[String::new()],
+                ..report
+            });
+            assert_eq!(
+                tags,
+                plain.iter().filter(|byte| **byte == b'<').count(),
+                "what was read became a tag"
+            );
+            answer(asked(rest), &html);
+        }
+        _ => {
+            let mut disk = Sectors(rest.to_vec());
+            let seen = seeds::boot_board();
+            let mut say = |_: std::fmt::Arguments<'_>| {};
+            if let Ok(mut guardian) = Guardian::open(&mut disk, &anchors, &seen, &mut say)
+                && let Next::Start(ready) = guardian.next(&mut say)
+            {
+                assert!(
+                    ready.command_line.starts_with(seeds::BOOT_COMMAND_LINE),
+                    "unsigned words for the kernel"
+                );
+            }
+        }
+    }
+}
+
+/// A disk of these bytes.
+struct Sectors(Vec<u8>);
+
+impl BootDisk for Sectors {
+    fn sector(&self) -> u64 {
+        512
+    }
+
+    fn length(&self) -> u64 {
+        self.0.len() as u64 / 512 * 512
+    }
+
+    fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), DiskError> {
+        let at = usize::try_from(offset).map_err(|_| DiskError::PastTheEnd)?;
+        let end = at.checked_add(into.len()).ok_or(DiskError::PastTheEnd)?;
+        into.copy_from_slice(self.0.get(at..end).ok_or(DiskError::PastTheEnd)?);
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let at = usize::try_from(offset).map_err(|_| DiskError::PastTheEnd)?;
+        let end = at.checked_add(bytes.len()).ok_or(DiskError::PastTheEnd)?;
+        self.0.get_mut(at..end).ok_or(DiskError::PastTheEnd)?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), DiskError> {
+        Ok(())
+    }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{build, deps, say};
 
-const TARGETS: [&str; 7] = ["plan", "hub", "checkpoint", "dns", "control", "frames", "journal"];
+const TARGETS: [&str; 8] = ["plan", "hub", "checkpoint", "dns", "control", "frames", "journal", "boot"];
 
 /// What `cargo-fuzz` would set, but for the sanitizers, which only a nightly compiler has: edges counted, comparisons told.
 const INSTRUMENTED: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
