@@ -133,7 +133,7 @@ impl Toolchain {
                 command
             }
         };
-        command.current_dir(root.join("firmware/guardian"));
+        command.current_dir(root.join("firmware"));
         command.args(["build", "--quiet", "--locked", "--release", "--target", TARGET, "--package", package]);
         command.arg("--target-dir").arg(&target);
         if matches!(self, Self::Debian) {
@@ -167,6 +167,8 @@ fn flags(root: &Path, target: &Path) -> Result<Vec<String>> {
         remap(root, "/seimon"),
         remap(target, "/target"),
         "-Clink-arg=/Brepro".to_owned(),
+        // The debug file, which nobody keeps, has the linker's command line in it, and the program its digest.
+        "-Clink-arg=/DEBUG:NONE".to_owned(),
     ])
 }
 
