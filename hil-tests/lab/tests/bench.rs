@@ -1,4 +1,6 @@
 //! The bench's QEMU twin: a machine that somebody else started, given as a serial socket and interfaces (`docs/bench.md`).
+//! Played where SEIMON_IMAGE names an image.
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -55,7 +57,6 @@ fn somebody_elses(image: &Path, folder: &Path) -> (Qemu, PathBuf) {
 }
 
 #[test]
-#[ignore = "needs an image (SEIMON_IMAGE), root and some minutes"]
 fn a_gateway_that_somebody_else_started_is_played_with() {
     let Some(image) = std::env::var_os("SEIMON_IMAGE") else {
         println!("skipped: SEIMON_IMAGE names no image");

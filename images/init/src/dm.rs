@@ -1,4 +1,4 @@
-//! The device mapper, as far as it is needed: one read-only device of one target (`include/uapi/linux/dm-ioctl.h`).
+//! The device mapper, as far as it is needed: one device of one target (`include/uapi/linux/dm-ioctl.h`).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,6 +16,12 @@ const TARGET: usize = 40;
 const BUFFER: usize = 4096;
 const READ_ONLY: u32 = 1;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
 #[derive(Clone, Copy)]
 enum Call {
     Create = 3,
@@ -29,11 +35,11 @@ enum Call {
 ///
 /// # Errors
 /// The kernel refuses; the device is gone again.
-pub fn make(name: &str, length: u64, target: &str, parameters: &str) -> Result<PathBuf> {
+pub fn make(name: &str, access: Access, length: u64, target: &str, parameters: &str) -> Result<PathBuf> {
     let control = OpenOptions::new().read(true).write(true).open(CONTROL).doing(CONTROL)?;
     let created =
         call(&control, Call::Create, &header(name, 0, 0)).doing(&format!("making the device {name}"))?;
-    let table = table(name, length / SECTOR, target, parameters)?;
+    let table = table(name, access, length / SECTOR, target, parameters)?;
     let loaded =
         call(&control, Call::Load, &table).and_then(|_| call(&control, Call::Resume, &header(name, 0, 0)));
     if let Err(error) = loaded {
@@ -61,11 +67,15 @@ fn header(name: &str, flags: u32, targets: u32) -> Vec<u8> {
     bytes
 }
 
-fn table(name: &str, sectors: u64, target: &str, parameters: &str) -> Result<Vec<u8>> {
+fn table(name: &str, access: Access, sectors: u64, target: &str, parameters: &str) -> Result<Vec<u8>> {
     if parameters.len() + HEADER + TARGET >= BUFFER || target.len() > 15 {
         return Err(format!("the table for {name} is too long"));
     }
-    let mut bytes = header(name, READ_ONLY, 1);
+    let flags = match access {
+        Access::ReadOnly => READ_ONLY,
+        Access::ReadWrite => 0,
+    };
+    let mut bytes = header(name, flags, 1);
     let mut put = |at: usize, what: &[u8]| bytes[HEADER + at..HEADER + at + what.len()].copy_from_slice(what);
     put(8, &sectors.to_le_bytes());
     put(24, target.as_bytes());
@@ -89,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_table_lies_where_the_kernel_looks() {
-        let bytes = table("root", 8, "linear", "/dev/vda3 16").unwrap();
+        let bytes = table("root", Access::ReadOnly, 8, "linear", "/dev/vda3 16").unwrap();
         assert_eq!(bytes[0..4], [4, 0, 0, 0]);
         assert_eq!(bytes[20], 1);
         assert_eq!(bytes[28], 1, "read-only");
@@ -97,6 +107,7 @@ mod tests {
         assert_eq!(bytes[320..328], 8_u64.to_le_bytes());
         assert_eq!(&bytes[336..343], b"linear\0");
         assert_eq!(&bytes[352..365], b"/dev/vda3 16\0");
-        assert!(table("root", 8, "linear", &"x".repeat(BUFFER)).is_err());
+        assert!(table("root", Access::ReadOnly, 8, "linear", &"x".repeat(BUFFER)).is_err());
+        assert_eq!(table("root", Access::ReadWrite, 8, "linear", "").unwrap()[28], 0);
     }
 }

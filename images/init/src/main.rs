@@ -118,7 +118,13 @@ fn mount_root(line: &CommandLine) -> Result<()> {
         return Err("the slot is smaller than the image: it was not written whole".to_owned());
     }
     let device = slot.device.display();
-    let bytes = dm::make("seimon-root", root.length, "linear", &format!("{device} {}", root.offset / 512))?;
+    let bytes = dm::make(
+        "seimon-root",
+        dm::Access::ReadOnly,
+        root.length,
+        "linear",
+        &format!("{device} {}", root.offset / 512),
+    )?;
     let bytes = bytes.display();
     let blocks = root.data / BLOCK;
     // A block that is not what was signed: start again. The guardian then verifies the whole slot before it starts it.
@@ -126,7 +132,7 @@ fn mount_root(line: &CommandLine) -> Result<()> {
         "1 {bytes} {bytes} {BLOCK} {BLOCK} {blocks} {blocks} sha256 {} {} 1 restart_on_corruption",
         root.hash, root.salt
     );
-    let verified = dm::make("seimon-verity", root.data, "verity", &parameters)?;
+    let verified = dm::make("seimon-verity", dm::Access::ReadOnly, root.data, "verity", &parameters)?;
     mount(verified, NEW_ROOT, "erofs", MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID, None)
         .doing("the root file system")
 }

@@ -148,6 +148,8 @@ impl Engine {
             Status::Trial => {}
             // A row of starts ends when the box has been well for as long as a trial takes.
             Status::Confirmed if image.starts > 0 => {}
+            // It was left, and the restart could not be asked for.
+            Status::Bad if !lock(&self.shown).restarting => return self.restart(),
             Status::Confirmed | Status::Empty | Status::Bad => return Ok(()),
         }
         let watched = trial.get_or_insert_with(|| Trial::new(Picture::default(), self.config.timing));
@@ -182,24 +184,25 @@ impl Engine {
 
     fn go_back(&self, slot: Slot, reason: Reason) -> Result<(), DiskError> {
         self.config.state.change(|state| state.fall(slot, reason))?;
-        self.restart();
-        Ok(())
+        self.restart()
     }
 
-    fn restart(&self) {
+    fn restart(&self) -> Result<(), DiskError> {
+        std::fs::write(&self.config.restart, b"").map_err(|source| DiskError::Io {
+            what: "the request for a restart",
+            path: self.config.restart.clone(),
+            done: "written",
+            source,
+        })?;
         lock(&self.shown).restarting = true;
-        if let Err(error) = std::fs::write(&self.config.restart, b"") {
-            tracing::error!(path = %self.config.restart.display(), %error, "the restart cannot be asked for");
-        }
+        Ok(())
     }
 
     /// Carries out a request. `report` gets bytes done and in all while an image is written.
     pub(crate) fn answer(&self, command: &Command, report: &mut dyn FnMut(u64, u64)) -> Response {
+        // A look waits for nobody.
         if matches!(command, Command::Status {}) {
-            return match self.config.state.read() {
-                Ok(state) => Response::Status(Box::new(self.status(&state))),
-                Err(error) => failed(&error),
-            };
+            return self.carry_out(command, report);
         }
         if self.working.swap(true, Ordering::AcqRel) {
             return refused(
@@ -212,8 +215,17 @@ impl Engine {
         if lock(&self.shown).restarting {
             return refused("再起動を待っています。", "the box is about to restart");
         }
+        self.carry_out(command, report)
+    }
+
+    fn carry_out(&self, command: &Command, report: &mut dyn FnMut(u64, u64)) -> Response {
         let outcome = match command {
-            Command::Status {} => return refused("", ""),
+            Command::Status {} => self
+                .config
+                .state
+                .read()
+                .map_err(StageError::from)
+                .map(|state| Response::Status(Box::new(self.status(&state)))),
             Command::Check { source } => self.check(source),
             Command::Stage { source } => {
                 let outcome = self.stage(source, report);
@@ -320,7 +332,7 @@ impl Engine {
         if !applied {
             return Ok(refused("試すイメージがなくなりました。", "what was staged is there no more"));
         }
-        self.restart();
+        self.restart()?;
         let version = staged.version.as_str().to_owned();
         Ok(done(
             format!(
@@ -365,7 +377,7 @@ impl Engine {
             Reset::Wipe => BootRequest::Wipe,
         };
         self.config.state.change(|state| state.request = request)?;
-        self.restart();
+        self.restart()?;
         Ok(match what {
             Reset::Factory => done(
                 "再起動して、学校の設定を消します。機器の識別情報は残ります。",

@@ -1,6 +1,6 @@
 //! Images that must not be started: two on a disk, and the machine must start neither.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use seimon_boot::image::{HEAD, Part};
 use seimon_boot::{Slot, Status};
 
@@ -65,11 +65,11 @@ fn collection(stage: &Stage<'_>) -> Result<Vec<Bad>> {
         |what: &str, image: Image, said| all.push(Bad { what: what.into(), image, said, everything: false });
     add("wrong key", recipe.signed(&Key::strange())?, "signed by nobody this box believes");
     let mut edited = good.clone();
-    let version = find(&edited.bytes, b"\"2.0.0\"");
+    let version = find(&edited.bytes, b"\"2.0.0\"")?;
     edited.bytes[version + 1] = b'3';
     add("edited version", edited, "the signature is wrong");
     let mut edited = good.clone();
-    let line = find(&edited.bytes, b"payload=off");
+    let line = find(&edited.bytes, b"payload=off")?;
     edited.bytes[line..line + 11].copy_from_slice(b"init=/bin/x");
     add("edited command line", edited, "the signature is wrong");
     let older = Recipe { epoch: 0, ..recipe.clone() };
@@ -134,6 +134,7 @@ fn collection(stage: &Stage<'_>) -> Result<Vec<Bad>> {
     Ok(all)
 }
 
-fn find(bytes: &[u8], what: &[u8]) -> usize {
-    bytes.windows(what.len()).position(|window| window == what).unwrap_or_default()
+fn find(bytes: &[u8], what: &[u8]) -> Result<usize> {
+    let found = bytes.windows(what.len()).position(|window| window == what);
+    found.with_context(|| format!("no `{}` in the image", String::from_utf8_lossy(what)))
 }

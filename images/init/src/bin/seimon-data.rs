@@ -17,16 +17,21 @@ use std::process::{Command, ExitCode, Stdio};
 
 use rustix::mount::{MountFlags, mount};
 use seimon_boot::partition;
-use seimon_boot::state::Request;
+use seimon_boot::state::{COPY_DISTANCE, Request};
 use seimon_init::device_key::{self, Data, DeviceKey};
 use seimon_init::facts::{self, Level};
-use seimon_init::{Doing as _, Result, boot_state, disk};
+use seimon_init::{Doing as _, Result, boot_state, disk, dm};
 
 const MOUNTED_AT: &str = "/var";
 const MAPPED: &str = "seimon-data";
 const MAPPED_DEVICE: &str = "/dev/mapper/seimon-data";
 /// What a factory reset leaves: the key that the box signs its reports with.
 const IDENTITY: &str = "lib/seimon/identity.key";
+/// The updater's group, in the image's /etc/group (`seimon-image`).
+const UPDATER: u32 = 992;
+/// What the updater sees of the boot state's partition: both copies. What lies behind them is the box's own key.
+const TWO_COPIES: u64 = 2 * COPY_DISTANCE;
+const _: () = assert!(TWO_COPIES <= device_key::COPIES[0]);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -58,30 +63,36 @@ fn mark(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The updater's group, in the image's /etc/group.
-const UPDATER: u32 = 992;
-
-/// There is no udev: the three partitions that the updater writes get names that do not depend on the board, and its group.
+/// There is no udev: what the updater writes gets names that do not depend on the board, and the updater's group.
 fn hand_to_updater() -> Result<()> {
     let disk = disk::named_on_the_command_line()?;
+    let state = disk::partition(&disk, partition::BOOT_STATE)?.device;
+    let state = dm::make(
+        "seimon-boot-state",
+        dm::Access::ReadWrite,
+        TWO_COPIES,
+        "linear",
+        &format!("{} 0", state.display()),
+    )?;
     let names = Path::new("/dev/seimon");
     fs::create_dir_all(names).doing("/dev/seimon")?;
-    for name in [partition::BOOT_STATE, partition::SLOT_A, partition::SLOT_B] {
-        let device = disk::partition(&disk, name)?.device;
+    let slot = |name| disk::partition(&disk, name).map(|partition| partition.device);
+    for (name, device) in [
+        (partition::BOOT_STATE, state),
+        (partition::SLOT_A, slot(partition::SLOT_A)?),
+        (partition::SLOT_B, slot(partition::SLOT_B)?),
+    ] {
         std::os::unix::fs::chown(&device, None, Some(UPDATER)).doing(name)?;
         fs::set_permissions(&device, fs::Permissions::from_mode(0o660)).doing(name)?;
-        let link = names.join(name);
-        match fs::remove_file(&link) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).doing(name),
-            Ok(()) | Err(_) => {}
-        }
-        symlink(&device, &link).doing(name)?;
+        symlink(&device, names.join(name)).doing(name)?;
     }
     Ok(())
 }
 
 fn open_or_do_without() -> Result<()> {
-    hand_to_updater()?;
+    if let Err(error) = hand_to_updater() {
+        facts::say(Level::Alert, &format!("this box cannot be updated: {error}"));
+    }
     let error = match open() {
         Ok(()) => {
             facts::note("data", "open")?;

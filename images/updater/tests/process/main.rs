@@ -206,3 +206,15 @@ fn going_back_by_hand_needs_something_to_go_back_to() {
     let text = message(&updater.ask(&Command::Apply {}));
     assert!(text.contains("about to restart"), "{text}");
 }
+
+#[test]
+fn a_restart_that_cannot_be_asked_for_is_told_and_not_promised() {
+    let world = World::new();
+    let mut updater = world.start(Slot::A);
+    // Whoever would write the file finds a folder.
+    std::fs::create_dir(world.path("run/restart")).unwrap();
+    let text = message(&updater.ask(&Command::Reset { what: Reset::Factory }));
+    assert!(text.contains("the request for a restart") && text.contains("cannot be written"), "{text}");
+    let text = message(&updater.ask(&Command::Rollback {}));
+    assert!(text.contains("nothing to go back to"), "it goes on answering: {text}");
+}
