@@ -67,6 +67,8 @@ struct Shown {
     writing: Option<(u64, u64)>,
     trial: Option<Bilingual>,
     restarting: bool,
+    /// The running slot was left; the restart is still to be asked for.
+    leaving: bool,
 }
 
 /// Ends with the request, however that ends.
@@ -148,8 +150,9 @@ impl Engine {
             Status::Trial => {}
             // A row of starts ends when the box has been well for as long as a trial takes.
             Status::Confirmed if image.starts > 0 => {}
-            // It was left, and the restart could not be asked for.
-            Status::Bad if !lock(&self.shown).restarting => return self.restart(),
+            // It was left just now, and the restart could not be asked for. (A bad slot that the guardian started all the same,
+            // because nothing else was left, runs on.)
+            Status::Bad if lock(&self.shown).leaving => return self.restart(),
             Status::Confirmed | Status::Empty | Status::Bad => return Ok(()),
         }
         let watched = trial.get_or_insert_with(|| Trial::new(Picture::default(), self.config.timing));
@@ -184,6 +187,7 @@ impl Engine {
 
     fn go_back(&self, slot: Slot, reason: Reason) -> Result<(), DiskError> {
         self.config.state.change(|state| state.fall(slot, reason))?;
+        lock(&self.shown).leaving = true;
         self.restart()
     }
 
@@ -194,7 +198,8 @@ impl Engine {
             done: "written",
             source,
         })?;
-        lock(&self.shown).restarting = true;
+        let mut shown = lock(&self.shown);
+        (shown.leaving, shown.restarting) = (false, true);
         Ok(())
     }
 
