@@ -218,3 +218,20 @@ fn a_restart_that_cannot_be_asked_for_is_told_and_not_promised() {
     let text = message(&updater.ask(&Command::Rollback {}));
     assert!(text.contains("nothing to go back to"), "it goes on answering: {text}");
 }
+
+#[test]
+fn a_box_that_left_its_image_asks_for_the_restart_until_it_can() {
+    let world = World::new();
+    let source = world.file("new.simg", &Image::new("2.0.0", 2).bytes);
+    world.file("plan.toml", b"");
+    let mut updater = world.start(Slot::A);
+    message(&updater.ask(&stage(&source)));
+    message(&updater.ask(&Command::Apply {}));
+    drop(updater);
+    assert_eq!(world.guardian(), Slot::B);
+    std::fs::create_dir(world.path("run/restart")).unwrap();
+    let _updater = world.start(Slot::B);
+    world.wait("left", |state| state.b.status == Status::Bad);
+    std::fs::remove_dir(world.path("run/restart")).unwrap();
+    world.wait("asked to restart", |_| world.restart_is_wanted());
+}
