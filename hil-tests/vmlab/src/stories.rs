@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::disk::Disk;
+use seimon_boot::{Reason, Slot, Status};
+
+use crate::disk::{Content, Disk};
+use crate::image::{Image, Recipe};
 use crate::programs::Programs;
 use crate::vm::{Entropy, Firmware, Network, Setup, Vm};
 
@@ -87,6 +90,16 @@ pub fn tell(story: &Story, firmware: Firmware, programs: &Programs, cuts: u64) -
 }
 
 impl Stage<'_> {
+    /// A small signed image; `told`: what its payload is to do.
+    pub(crate) fn image(&self, version: &str, told: &str) -> Result<Image> {
+        Recipe::new(version, &self.programs.payload, told).signed(&self.programs.key)
+    }
+
+    /// The story's disk, with these in slots A and B.
+    pub(crate) fn disk(&self, a: Option<(&Image, Status)>, b: Option<(&Image, Status)>) -> Result<Disk> {
+        Content::new(&self.programs.guardian, a, b).write_to(&self.file("disk"))
+    }
+
     pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.folder.join(name)
     }
@@ -118,6 +131,13 @@ impl Stage<'_> {
 }
 
 /// Fails with what was expected, what was found, and the machine's words.
+/// The slot was left for the reason, and the agent will find that out.
+pub(crate) fn fell(disk: &Disk, slot: Slot, reason: Reason) -> Result<()> {
+    let state = disk.state()?;
+    let fall = state.and_then(|state| state.last_fall).map(|fall| (fall.slot, fall.reason));
+    check(fall == Some((slot, reason)), || format!("the fall is kept for the agent: {state:?}"))
+}
+
 pub(crate) fn check(holds: Holds, what: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { anyhow::bail!("{}", what()) }
 }

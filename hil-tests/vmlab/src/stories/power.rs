@@ -8,8 +8,7 @@ use seimon_boot::{BootState, Slot, Status};
 
 use super::{BOTH, Numbers, PATIENCE, Quick, Stage, Story, check};
 use crate::dice::Dice;
-use crate::disk::{Content, Disk};
-use crate::image::Recipe;
+use crate::disk::Disk;
 use crate::vm::Vm;
 
 pub const STORIES: &[Story] =
@@ -18,15 +17,9 @@ pub const STORIES: &[Story] =
 /// Each round: a start that must succeed whatever the cut before left, a restart, and a cut at a random instant of it, most
 /// of them while the guardian works.
 fn power_cuts(stage: &Stage<'_>) -> Result<Numbers> {
-    let programs = stage.programs;
-    let confirmed = Recipe::new("1.0.0", &programs.payload, "reset").signed(&programs.key)?;
-    let trial = Recipe::new("2.0.0", &programs.payload, "reset").signed(&programs.key)?;
-    let disk = Content::new(
-        &programs.guardian,
-        Some((&confirmed, Status::Confirmed)),
-        Some((&trial, Status::Trial)),
-    )
-    .write_to(&stage.file("disk"))?;
+    let confirmed = stage.image("1.0.0", "reset")?;
+    let trial = stage.image("2.0.0", "reset")?;
+    let disk = stage.disk(Some((&confirmed, Status::Confirmed)), Some((&trial, Status::Trial)))?;
     let mut dice = Dice::new(stage.firmware as u64 + 1);
     let mut unbootable = 0;
     for cut in 0..stage.cuts {

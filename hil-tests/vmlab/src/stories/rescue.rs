@@ -10,8 +10,6 @@ use seimon_boot::{Reason, Slot, Status, partition};
 
 use super::{BOTH, Numbers, PATIENCE, Quick, Stage, Story, check};
 use crate::dice::Dice;
-use crate::disk::Content;
-use crate::image::Recipe;
 use crate::vm::{Entropy, Firmware, Network};
 
 pub const STORIES: &[Story] = &[
@@ -27,10 +25,8 @@ pub const STORIES: &[Story] = &[
 const NOTHING: &str = "neither slot can be started";
 
 fn shows_a_page(stage: &Stage<'_>) -> Result<Numbers> {
-    let programs = stage.programs;
-    let bad = Recipe::new("2.0.0", &programs.payload, "off").signed(&programs.key)?;
-    let disk = Content::new(&programs.guardian, Some((&bad, Status::Confirmed)), None)
-        .write_to(&stage.file("disk"))?;
+    let bad = stage.image("2.0.0", "off")?;
+    let disk = stage.disk(Some((&bad, Status::Confirmed)), None)?;
     disk.flip(Slot::A, bad.manifest.initramfs.offset, 0)?;
     let mut setup = stage.setup(&disk);
     setup.network = Network::User;
@@ -73,7 +69,7 @@ fn fetch(port: u16, request: &[u8]) -> Result<String> {
 }
 
 fn bare(stage: &Stage<'_>) -> Result<Numbers> {
-    let disk = Content::new(&stage.programs.guardian, None, None).write_to(&stage.file("disk"))?;
+    let disk = stage.disk(None, None)?;
     let mut setup = stage.setup(&disk);
     setup.entropy = Entropy::None;
     stage.watched(&setup, |vm| {
@@ -84,10 +80,8 @@ fn bare(stage: &Stage<'_>) -> Result<Numbers> {
 }
 
 fn asked_for(stage: &Stage<'_>) -> Result<Numbers> {
-    let programs = stage.programs;
-    let image = Recipe::new("1.0.0", &programs.payload, "off").signed(&programs.key)?;
-    let disk = Content::new(&programs.guardian, Some((&image, Status::Confirmed)), None)
-        .write_to(&stage.file("disk"))?;
+    let image = stage.image("1.0.0", "off")?;
+    let disk = stage.disk(Some((&image, Status::Confirmed)), None)?;
     disk.change_state(|state| state.request = Request::Rescue)?;
     stage.on(&disk, |vm| vm.expect("nothing is started because somebody asked for it", PATIENCE))?;
     // The power was cut: now it starts as usual.
@@ -99,10 +93,9 @@ fn asked_for(stage: &Stage<'_>) -> Result<Numbers> {
 }
 
 fn noise(stage: &Stage<'_>) -> Result<Numbers> {
-    let programs = stage.programs;
-    let image = Recipe::new("1.0.0", &programs.payload, "off").signed(&programs.key)?;
+    let image = stage.image("1.0.0", "off")?;
     let both = (&image, Status::Confirmed);
-    let disk = Content::new(&programs.guardian, Some(both), Some(both)).write_to(&stage.file("disk"))?;
+    let disk = stage.disk(Some(both), Some(both))?;
     let mut dice = Dice::new(7);
     let noise: Vec<u8> = (0..2 * 1024 * 1024 / 8).flat_map(|_| dice.draw().to_le_bytes()).collect();
     disk.write(partition::SLOT_A, 0, &noise)?;
@@ -121,10 +114,9 @@ fn noise(stage: &Stage<'_>) -> Result<Numbers> {
 
 /// A disk image that was not written to its end.
 fn cut_off(stage: &Stage<'_>) -> Result<Numbers> {
-    let programs = stage.programs;
-    let image = Recipe::new("1.0.0", &programs.payload, "off").signed(&programs.key)?;
+    let image = stage.image("1.0.0", "off")?;
     let both = (&image, Status::Confirmed);
-    let disk = Content::new(&programs.guardian, Some(both), Some(both)).write_to(&stage.file("disk"))?;
+    let disk = stage.disk(Some(both), Some(both))?;
     disk.cut_off(partition::SLOT_A, 70_000)?;
     stage.on(&disk, |vm| {
         vm.expect("slot A: refused: the disk is shorter than its partition table says", PATIENCE)?;
@@ -141,10 +133,8 @@ fn cut_off(stage: &Stage<'_>) -> Result<Numbers> {
 
 /// An image that was given up is all there is: after ten minutes of the page it is started again.
 fn tried_again(stage: &Stage<'_>) -> Result<Numbers> {
-    let programs = stage.programs;
-    let image = Recipe::new("1.0.0", &programs.payload, "off").signed(&programs.key)?;
-    let disk =
-        Content::new(&programs.guardian, Some((&image, Status::Bad)), None).write_to(&stage.file("disk"))?;
+    let image = stage.image("1.0.0", "off")?;
+    let disk = stage.disk(Some((&image, Status::Bad)), None)?;
     stage.on(&disk, |vm| {
         vm.expect(NOTHING, PATIENCE)?;
         vm.expect("payload: up", Duration::from_secs(600) + PATIENCE)?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use seimon_boot::policy::TRIES;
 use seimon_boot::{Digest, Reason, Slot, Status, partition};
 
-use super::{BOTH, Numbers, PATIENCE, Quick, Stage, Story, check};
+use super::{BOTH, Numbers, PATIENCE, Quick, Stage, Story, check, fell};
 use crate::disk::Content;
 use crate::image::Recipe;
 
@@ -24,8 +24,7 @@ fn good_boots(stage: &Stage<'_>) -> Result<Numbers> {
     let payload = &stage.programs.payload;
     let recipe = Recipe::new("1.0.0", payload, "off");
     let image = recipe.signed(&stage.programs.key)?;
-    let disk = Content::new(&stage.programs.guardian, Some((&image, Status::Confirmed)), None)
-        .write_to(&stage.file("disk"))?;
+    let disk = stage.disk(Some((&image, Status::Confirmed)), None)?;
     let before = disk.state()?;
     let mut up_ms = 0;
     stage.on(&disk, |vm| {
@@ -56,12 +55,9 @@ fn good_boots(stage: &Stage<'_>) -> Result<Numbers> {
 }
 
 fn damaged(stage: &Stage<'_>) -> Result<Numbers> {
-    let programs = stage.programs;
-    let good = Recipe::new("1.0.0", &programs.payload, "off").signed(&programs.key)?;
-    let bad = Recipe::new("2.0.0", &programs.payload, "off").signed(&programs.key)?;
-    let disk =
-        Content::new(&programs.guardian, Some((&bad, Status::Trial)), Some((&good, Status::Confirmed)))
-            .write_to(&stage.file("disk"))?;
+    let good = stage.image("1.0.0", "off")?;
+    let bad = stage.image("2.0.0", "off")?;
+    let disk = stage.disk(Some((&bad, Status::Trial)), Some((&good, Status::Confirmed)))?;
     disk.flip(Slot::A, bad.manifest.kernel.offset + 1000, 3)?;
     stage.on(&disk, |vm| {
         vm.expect("slot A: refused: the kernel is damaged", PATIENCE)?;
@@ -85,11 +81,9 @@ fn damaged(stage: &Stage<'_>) -> Result<Numbers> {
 }
 
 fn never_confirmed(stage: &Stage<'_>) -> Result<Numbers> {
-    let programs = stage.programs;
-    let old = Recipe::new("1.0.0", &programs.payload, "off").signed(&programs.key)?;
-    let new = Recipe::new("2.0.0", &programs.payload, "reset").signed(&programs.key)?;
-    let disk = Content::new(&programs.guardian, Some((&new, Status::Trial)), Some((&old, Status::Confirmed)))
-        .write_to(&stage.file("disk"))?;
+    let old = stage.image("1.0.0", "off")?;
+    let new = stage.image("2.0.0", "reset")?;
+    let disk = stage.disk(Some((&new, Status::Trial)), Some((&old, Status::Confirmed)))?;
     stage.on(&disk, |vm| {
         for _ in 0..TRIES {
             vm.expect("payload=reset seimon.slot=a", PATIENCE)?;
@@ -98,22 +92,14 @@ fn never_confirmed(stage: &Stage<'_>) -> Result<Numbers> {
         check(next == 1, || "a trial was started a fourth time".into())?;
         vm.off(PATIENCE)
     })?;
-    let state = disk.state()?;
-    check(
-        state.is_some_and(|state| {
-            state.last_fall.is_some_and(|fall| (fall.slot, fall.reason) == (Slot::A, Reason::NeverConfirmed))
-        }),
-        || format!("the fall is kept for the agent: {state:?}"),
-    )?;
+    fell(&disk, Slot::A, Reason::NeverConfirmed)?;
     Ok(vec![])
 }
 
 fn comes_back(stage: &Stage<'_>) -> Result<Numbers> {
-    let programs = stage.programs;
-    let old = Recipe::new("1.0.0", &programs.payload, "off").signed(&programs.key)?;
-    let new = Recipe::new("2.0.0", &programs.payload, "return").signed(&programs.key)?;
-    let disk = Content::new(&programs.guardian, Some((&new, Status::Trial)), Some((&old, Status::Confirmed)))
-        .write_to(&stage.file("disk"))?;
+    let old = stage.image("1.0.0", "off")?;
+    let new = stage.image("2.0.0", "return")?;
+    let disk = stage.disk(Some((&new, Status::Trial)), Some((&old, Status::Confirmed)))?;
     stage.on(&disk, |vm| {
         vm.expect("slot A: not started: its kernel gave up", PATIENCE)?;
         vm.expect("seimon.slot=b", PATIENCE)?;
@@ -122,20 +108,14 @@ fn comes_back(stage: &Stage<'_>) -> Result<Numbers> {
         vm.expect(&Digest::of(&theirs).to_string(), PATIENCE)?;
         vm.off(PATIENCE)
     })?;
-    let state = disk.state()?;
-    check(
-        state.is_some_and(|state| state.last_fall.is_some_and(|fall| fall.reason == Reason::NotStarted)),
-        || format!("the fall is kept for the agent: {state:?}"),
-    )?;
+    fell(&disk, Slot::A, Reason::NotStarted)?;
     Ok(vec![])
 }
 
 /// The firmware's watchdog starts over what never leaves it.
 fn hangs(stage: &Stage<'_>) -> Result<Numbers> {
-    let programs = stage.programs;
-    let image = Recipe::new("2.0.0", &programs.payload, "hang").signed(&programs.key)?;
-    let disk = Content::new(&programs.guardian, Some((&image, Status::Trial)), None)
-        .write_to(&stage.file("disk"))?;
+    let image = stage.image("2.0.0", "hang")?;
+    let disk = stage.disk(Some((&image, Status::Trial)), None)?;
     stage.on(&disk, |vm| {
         vm.expect("payload: up", PATIENCE)?;
         vm.expect("seimon: boot guardian", PATIENCE)?;
@@ -152,8 +132,7 @@ fn torn(stage: &Stage<'_>) -> Result<Numbers> {
     let programs = stage.programs;
     let a = Recipe { epoch: 2, ..Recipe::new("1.0.0", &programs.payload, "off") }.signed(&programs.key)?;
     let b = Recipe { epoch: 3, ..Recipe::new("2.0.0", &programs.payload, "off") }.signed(&programs.key)?;
-    let disk = Content::new(&programs.guardian, Some((&a, Status::Confirmed)), Some((&b, Status::Confirmed)))
-        .write_to(&stage.file("disk"))?;
+    let disk = stage.disk(Some((&a, Status::Confirmed)), Some((&b, Status::Confirmed)))?;
     disk.tear_both_copies()?;
     stage.on(&disk, |vm| {
         vm.expect("boot state: both copies are damaged", PATIENCE)?;
@@ -174,8 +153,8 @@ fn torn(stage: &Stage<'_>) -> Result<Numbers> {
 /// A bit for bit copy with another image in it: never started from, never written to.
 fn second_disk(stage: &Stage<'_>) -> Result<Numbers> {
     let programs = stage.programs;
-    let ours = Recipe::new("1.0.0", &programs.payload, "off").signed(&programs.key)?;
-    let theirs = Recipe::new("9.9.9", &programs.payload, "off").signed(&programs.key)?;
+    let ours = stage.image("1.0.0", "off")?;
+    let theirs = stage.image("9.9.9", "off")?;
     let content = |image| Content::new(&programs.guardian, Some((image, Status::Trial)), None);
     let own = content(&ours).write_to(&stage.file("own"))?;
     let other = content(&theirs).write_to(&stage.file("other"))?;
@@ -195,11 +174,9 @@ fn second_disk(stage: &Stage<'_>) -> Result<Numbers> {
 
 /// After two starts without a word, damage in the root file system is found before a third.
 fn silent(stage: &Stage<'_>) -> Result<Numbers> {
-    let programs = stage.programs;
-    let a = Recipe::new("2.0.0", &programs.payload, "reset").signed(&programs.key)?;
-    let b = Recipe::new("1.0.0", &programs.payload, "off").signed(&programs.key)?;
-    let disk = Content::new(&programs.guardian, Some((&a, Status::Confirmed)), Some((&b, Status::Confirmed)))
-        .write_to(&stage.file("disk"))?;
+    let a = stage.image("2.0.0", "reset")?;
+    let b = stage.image("1.0.0", "off")?;
+    let disk = stage.disk(Some((&a, Status::Confirmed)), Some((&b, Status::Confirmed)))?;
     disk.flip(Slot::A, a.manifest.root.part.offset + 5000, 0)?;
     stage.on(&disk, |vm| {
         for _ in 0..2 {

@@ -16,6 +16,16 @@ fn stage(source: &str) -> Command {
     Command::Stage { source: source.to_owned() }
 }
 
+/// Version 2.0.0 is staged and applied in slot B, and the guardian has started it.
+fn put_on_trial(world: &World) {
+    let source = world.file("new.simg", &Image::new("2.0.0", 2).bytes);
+    let mut updater = world.start(Slot::A);
+    message(&updater.ask(&stage(&source)));
+    message(&updater.ask(&Command::Apply {}));
+    drop(updater);
+    assert_eq!(world.guardian(), Slot::B);
+}
+
 #[test]
 fn an_image_is_staged_and_applied_and_confirmed_when_users_are_as_well_as_before() {
     let world = World::new();
@@ -57,14 +67,9 @@ fn an_image_is_staged_and_applied_and_confirmed_when_users_are_as_well_as_before
 #[test]
 fn an_image_with_which_the_agent_is_silent_is_left_and_the_reason_is_kept() {
     let world = World::new();
-    let source = world.file("new.simg", &Image::new("2.0.0", 2).bytes);
     // There is a plan, and nobody who keeps to it.
     world.file("plan.toml", b"");
-    let mut updater = world.start(Slot::A);
-    message(&updater.ask(&stage(&source)));
-    message(&updater.ask(&Command::Apply {}));
-    drop(updater);
-    assert_eq!(world.guardian(), Slot::B);
+    put_on_trial(&world);
     let updater = world.start(Slot::B);
     world.wait("left", |state| state.b.status == Status::Bad);
     assert!(world.restart_is_wanted());
@@ -176,14 +181,9 @@ fn an_image_whose_parts_are_not_what_was_signed_never_gets_a_head() {
 #[test]
 fn an_unplugged_cable_neither_confirms_nor_leaves_an_image() {
     let world = World::new();
-    let source = world.file("new.simg", &Image::new("2.0.0", 2).bytes);
     world.cable("1");
-    let mut updater = world.start(Slot::A);
-    message(&updater.ask(&stage(&source)));
-    message(&updater.ask(&Command::Apply {}));
-    drop(updater);
+    put_on_trial(&world);
     world.cable("0");
-    assert_eq!(world.guardian(), Slot::B);
     let mut updater = world.start(Slot::B);
     std::thread::sleep(Duration::from_secs(8));
     assert_eq!(world.state().b.status, Status::Trial);
@@ -222,13 +222,8 @@ fn a_restart_that_cannot_be_asked_for_is_told_and_not_promised() {
 #[test]
 fn a_box_that_left_its_image_asks_for_the_restart_until_it_can() {
     let world = World::new();
-    let source = world.file("new.simg", &Image::new("2.0.0", 2).bytes);
     world.file("plan.toml", b"");
-    let mut updater = world.start(Slot::A);
-    message(&updater.ask(&stage(&source)));
-    message(&updater.ask(&Command::Apply {}));
-    drop(updater);
-    assert_eq!(world.guardian(), Slot::B);
+    put_on_trial(&world);
     std::fs::create_dir(world.path("run/restart")).unwrap();
     let _updater = world.start(Slot::B);
     world.wait("left", |state| state.b.status == Status::Bad);
